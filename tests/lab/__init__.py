@@ -1,0 +1,10 @@
+"""The lab: containers on this machine that look to Ansible as EC2 hosts do.
+
+``make lab`` and the tests boot their hosts with it; the Molecule scenarios use its image.
+"""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """The lab can't go on; the message says what is wrong and what to do."""

@@ -1,0 +1,79 @@
+"""``python -m tests.lab``: what ``make lab``, ``make lab-down`` and the Molecule scenarios call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tests.lab import LabError, engine, image
+from tests.lab.demo import dispatch_orders, provision
+from tests.lab.hosts import Host, Lab
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = ROOT / ".lab"
+
+
+def lab(dispatch_hosts: int) -> Lab:
+    """The lab of ``inventories/lab``: one broker and as many Dispatch hosts as asked for."""
+    broker = Host("broker", "rabbitmq", 22200, ((5672, 5672), (15672, 15672)))
+    hosts = (Host(f"dispatch-{n}", "dispatch", 22200 + n) for n in range(1, dispatch_hosts + 1))
+    return Lab("lab", STATE, (broker, *hosts))
+
+
+def up(dispatch_hosts: int) -> None:
+    started = time.monotonic()
+    print("1/4 container engine and host image", flush=True)
+    client = engine.connect(STATE)
+    tag = image.ensure(client)
+    print("2/4 hosts", flush=True)
+    wanted = lab(dispatch_hosts)
+    wanted.up(client, tag)
+    print("3/4 ansible-playbook -i inventories/lab playbooks/site.yml", flush=True)
+    unchanged = provision(ROOT)
+    print("4/4 orders", flush=True)
+    dispatch_orders(ROOT, [host for host in wanted.hosts if host.group == "dispatch"])
+    if unchanged:
+        print("Nothing had to change: every host already is as the inventory describes it.")
+    print(f"Done in {time.monotonic() - started:.0f} s.")
+
+
+def down() -> None:
+    client = engine.connect(STATE)
+    for name in lab(0).down(client):
+        print(f"  removed {name}")
+    image.remove(client)
+    client.close()
+    if engine.stop(STATE):
+        print("  stopped the Docker engine the lab had started")
+    for file in sorted(STATE.rglob("*"), reverse=True):
+        file.unlink() if file.is_file() else file.rmdir()
+    if STATE.is_dir():
+        STATE.rmdir()
+    print("The lab is gone. Packages it installed on this machine (docker.io, mmdebstrap) stay.")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    boot = commands.add_parser("up", help="boot the hosts, provision them, send orders and show them dispatched")
+    boot.add_argument("--hosts", type=int, default=1, metavar="N", help="how many Dispatch hosts (default: 1)")
+    commands.add_parser("down", help="remove the hosts, their network, image, key and secrets")
+    commands.add_parser("image", help="make sure of the engine and the host image, and print the image's tag")
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "up":
+            up(arguments.hosts)
+        elif arguments.command == "down":
+            down()
+        else:
+            print(image.ensure(engine.connect(STATE)))
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

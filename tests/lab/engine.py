@@ -1,0 +1,110 @@
+"""Makes sure that a Docker engine answers, and stops it again where the lab started it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import docker
+from docker.errors import DockerException
+
+from tests.lab import LabError
+
+START_SECONDS = 60
+LOG = Path("/var/log/roboshop-lab-dockerd.log")
+
+INSTALL_HINT = (
+    "No Docker engine answers. Install Docker Engine (https://docs.docker.com/engine/install/), start it, "
+    "make sure that `docker info` works for this user, then run the command again. "
+    "As root on Debian the lab installs and starts Debian's own."
+)
+
+
+def connect(state: Path) -> docker.DockerClient:
+    """Return a client of a working engine; install and start Debian's where none is and this user may.
+
+    `state` is the lab's directory on this machine: it keeps the pid of an engine started here.
+    Raises LabError where there is none and none can be had.
+    """
+    client = _try()
+    if client:
+        return client
+    if os.geteuid() != 0:
+        raise LabError(INSTALL_HINT)
+    if not shutil.which("dockerd"):
+        install("docker.io", "iptables")
+    _start(state)
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        client = _try()
+        if client:
+            return client
+        time.sleep(0.5)
+    raise LabError(f"dockerd did not answer within {START_SECONDS} s; its log is {LOG} (or `journalctl -u docker`).")
+
+
+def stop(state: Path) -> bool:
+    """Stop the engine if the lab started it by hand; return whether it did."""
+    pid_file = state / "dockerd.pid"
+    try:
+        pid = int(pid_file.read_text())
+        # A pid is reused after a reboot: only a dockerd is ours to stop.
+        if Path(f"/proc/{pid}/comm").read_text().strip() != "dockerd":
+            return False
+    except (OSError, ValueError):
+        return False
+    os.kill(pid, signal.SIGTERM)
+    while _alive(pid):
+        time.sleep(0.2)
+    LOG.unlink(missing_ok=True)
+    pid_file.unlink()
+    return True
+
+
+def install(*packages: str) -> None:
+    """Install Debian packages on this machine. Raises LabError where that is not possible."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise LabError(f"The lab needs {' and '.join(packages)}; install it and run the command again.")
+    print(f"  installing {' and '.join(packages)} on this machine", flush=True)
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages],
+    ):
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise LabError(f"`{' '.join(command)}` failed:\n{done.stdout}")
+
+
+def _try() -> docker.DockerClient | None:
+    try:
+        client = docker.from_env()
+        client.ping()
+    except DockerException:
+        return None
+    return client
+
+
+def _start(state: Path) -> None:
+    print("  starting the Docker engine", flush=True)
+    if Path("/run/systemd/system").is_dir():
+        subprocess.run(["systemctl", "start", "docker"], check=True)
+        return
+    # Debian's init script raises ulimits, which a container without CAP_SYS_RESOURCE may not: start dockerd itself.
+    state.mkdir(parents=True, exist_ok=True)
+    with LOG.open("ab") as log:
+        process = subprocess.Popen(
+            ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    (state / "dockerd.pid").write_text(str(process.pid))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

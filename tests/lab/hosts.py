@@ -1,0 +1,142 @@
+"""The lab's hosts: systemd containers with sshd on a published loopback port, on a network of their own."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+from docker.errors import APIError, NotFound
+from docker.models.containers import Container
+
+from tests.lab import LabError
+
+LABEL = "roboshop.lab"
+BOOT_SECONDS = 60
+LOGIN = "ec2-user"
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host: its name (of the container and in the inventory), its inventory group, its published ports."""
+
+    name: str
+    group: str
+    ssh_port: int
+    other_ports: tuple[tuple[int, int], ...] = ()  # (port in the container, port on 127.0.0.1)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A set of hosts that is booted and removed as one. `state` holds its key, known_hosts and secrets."""
+
+    name: str
+    state: Path
+    hosts: tuple[Host, ...]
+
+    @property
+    def network(self) -> str:
+        return f"roboshop-{self.name}"
+
+    def up(self, client: docker.DockerClient, image: str) -> None:
+        """Boot every host that isn't running and record its host key. Raises LabError where one does not come up."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        key = self._key()
+        if not client.networks.list(names=[f"^{self.network}$"]):
+            client.networks.create(self.network, driver="bridge", labels={LABEL: self.name})
+        containers = [self._boot(client, image, host) for host in self.hosts]
+        known_hosts = []
+        for host, container in zip(self.hosts, containers, strict=True):
+            _await_boot(container)
+            _put(container, f"/home/{LOGIN}/.ssh/authorized_keys", key, owner=LOGIN)
+            host_key = _run(container, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()
+            known_hosts.append(f"[127.0.0.1]:{host.ssh_port} {host_key[0]} {host_key[1]}\n")
+            print(f"  {host.name}: up, ssh on 127.0.0.1:{host.ssh_port}", flush=True)
+        (self.state / "known_hosts").write_text("".join(known_hosts))
+
+    def down(self, client: docker.DockerClient) -> list[str]:
+        """Remove the lab's containers and network; return the names of what was removed."""
+        removed = []
+        for container in client.containers.list(all=True, filters={"label": f"{LABEL}={self.name}"}):
+            removed.append(str(container.name))
+            container.remove(force=True, v=True)
+        for network in client.networks.list(filters={"label": f"{LABEL}={self.name}"}):
+            removed.append(f"network {network.name}")
+            network.remove()
+        return removed
+
+    def _key(self) -> str:
+        private = self.state / "id_ed25519"
+        if not private.exists():
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.network, "-f", str(private)], check=True
+            )
+        return private.with_suffix(".pub").read_text()
+
+    def _boot(self, client: docker.DockerClient, image: str, host: Host) -> Container:
+        try:
+            container = client.containers.get(host.name)
+        except NotFound:
+            return self._create(client, image, host)
+        if container.labels.get(LABEL) != self.name:
+            raise LabError(f"A container named {host.name} exists that is not the lab's; remove or rename it.")
+        if container.status != "running":
+            container.start()
+        return container
+
+    def _create(self, client: docker.DockerClient, image: str, host: Host) -> Container:
+        ports = {22: host.ssh_port, **dict(host.other_ports)}
+        try:
+            # systemd in a container without --privileged: it needs to mount (SYS_ADMIN) and to see its cgroup.
+            return client.containers.run(
+                image,
+                name=host.name,
+                hostname=host.name,
+                detach=True,
+                labels={LABEL: self.name, "roboshop.group": host.group},
+                network=self.network,
+                ports={f"{inside}/tcp": ("127.0.0.1", outside) for inside, outside in ports.items()},
+                cap_add=["SYS_ADMIN"],
+                security_opt=["seccomp=unconfined", "apparmor=unconfined"],
+                tmpfs={"/run": "", "/tmp": "exec,mode=1777"},
+                volumes={"/sys/fs/cgroup": {"bind": "/sys/fs/cgroup", "mode": "rw"}},
+                cgroupns="host",
+            )
+        except APIError as error:
+            raise LabError(f"The host {host.name} could not be started: {error.explanation or error}") from error
+
+
+def _await_boot(container: Container) -> None:
+    deadline = time.monotonic() + BOOT_SECONDS
+    state = ""
+    while time.monotonic() < deadline:
+        output = container.exec_run(["systemctl", "is-system-running"]).output
+        state = output.decode().strip()
+        if state in ("running", "degraded") and container.exec_run(["systemctl", "is-active", "ssh"]).exit_code == 0:
+            return
+        time.sleep(0.2)
+    raise LabError(
+        f"The host {container.name} is not up after {BOOT_SECONDS} s (systemd says: {state or 'nothing'}); "
+        f"see `docker logs {container.name}` and `docker exec {container.name} systemctl --failed`."
+    )
+
+
+def _put(container: Container, path: str, text: str, owner: str) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo(Path(path).name)
+        member.size, member.mode = len(text.encode()), 0o600
+        tar.addfile(member, io.BytesIO(text.encode()))
+    container.put_archive(str(Path(path).parent), archive.getvalue())
+    _run(container, "chown", owner, path)
+
+
+def _run(container: Container, *command: str) -> str:
+    code, output = container.exec_run(list(command))
+    if code:
+        raise LabError(f"`{' '.join(command)}` failed on {container.name}: {output.decode().strip()}")
+    return str(output.decode())
