@@ -1,0 +1,77 @@
+# What the README names. Every target makes sure of the venv first, and refreshes it when its lock has changed.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+READY := $(VENV)/.ready
+HOSTS ?= 1
+# First on PATH: Molecule and ansible-lint look there for the Ansible they belong to.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)
+
+.PHONY: help
+help: ## Show this help
+	@echo "RoboShop Dispatch provisioner"; echo
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16 | sed 's/^/  make /'
+
+$(READY): requirements-dev.txt
+	@echo "Making the venv in $(VENV) (again whenever requirements-dev.txt changes)"
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; python3 is $$(python3 --version)." >&2; exit 1; }
+	@python3 -m venv --clear $(VENV) || { echo "python3 can't make a venv: install its venv package (on Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.PHONY: venv
+venv: $(READY) ## Make or refresh the venv
+
+dist/dispatch.zip: $(READY) $(wildcard dispatch_app/*.py) dispatch_app/requirements.txt
+	python -m dispatch_app.artifact $@
+
+.PHONY: artifact
+artifact: dist/dispatch.zip ## Build dist/dispatch.zip, which the roles install
+
+.PHONY: lab
+lab: dist/dispatch.zip ## Boot lab hosts on this machine, provision them, send orders, show them dispatched (HOSTS=1)
+	python -m tests.lab up --hosts $(HOSTS)
+
+.PHONY: lab-down
+lab-down: $(READY) ## Remove the lab: hosts, network, images, keys and secrets
+	python -m tests.lab down
+
+.PHONY: test
+test: lint unit integration molecule ## Everything below
+
+.PHONY: lint
+lint: $(READY) ## Lint and type-check
+	ruff check .
+	ruff format --check .
+	mypy
+	yamllint --strict .
+	ansible-lint
+
+.PHONY: unit
+unit: $(READY) ## Unit tests
+	pytest tests/unit
+
+.PHONY: integration
+integration: dist/dispatch.zip ## The lab, the playbooks and the consumer against a real RabbitMQ
+	pytest tests/integration
+
+.PHONY: molecule
+molecule: dist/dispatch.zip ## The Molecule scenarios
+	molecule test --all
+
+.PHONY: lock
+lock: $(READY) ## Renew the lock files from pyproject.toml
+	python -m pip install --quiet pip-tools
+	pip-compile $(LOCK) --output-file requirements.txt pyproject.toml
+	pip-compile $(LOCK) --extra app --extra lab --extra test --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+
+LOCK := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+.PHONY: clean
+clean: ## Remove the venv and what was built
+	rm -rf $(VENV) dist
