@@ -1,0 +1,82 @@
+"""Build the artifact: `python -m dispatch_app.artifact dist/dispatch.zip`.
+
+A zip with `dispatch_app/`, its hash-pinned `requirements.txt`, and the wheels those name, so
+that a host without a package index can build its venv. The same sources give the same
+bytes: entries are sorted and stored, times and modes are fixed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+_PACKAGE = Path(__file__).parent
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment a zip entry can have
+
+
+def wheels(requirements: Path, directory: Path) -> list[Path]:
+    """Download the pinned wheels for every supported Python; return them sorted.
+
+    Only py3-none-any wheels are asked for, so each fits every architecture. Raises
+    subprocess.CalledProcessError where pip finds none or a hash differs.
+    """
+    for python in PYTHONS:
+        subprocess.run(
+            [
+                sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+                "--require-hashes", "--only-binary", ":all:", "--implementation", "py",
+                "--abi", "none", "--platform", "any", "--python-version", python,
+                "--requirement", requirements, "--dest", directory,
+            ],
+            check=True,
+        )  # fmt: skip
+    return sorted(directory.glob("*.whl"))
+
+
+def build(files: dict[str, bytes]) -> bytes:
+    """Return a zip of `files`, path to content, that depends on nothing else."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.create_system = 3  # Unix, so that the mode below counts
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, files[name])
+    return buffer.getvalue()
+
+
+def contents(package: Path, pinned: list[Path]) -> dict[str, bytes]:
+    """Return what belongs in the artifact, path to content."""
+    files = {f"dispatch_app/{file.name}": file for file in package.glob("*.py") if file.name != "artifact.py"}
+    files["requirements.txt"] = package / "requirements.txt"
+    files.update((f"wheels/{wheel.name}", wheel) for wheel in pinned)
+    return {name: file.read_bytes() for name, file in files.items()}
+
+
+def main(argv: list[str]) -> int:
+    """Write the artifact to the one path given."""
+    if len(argv) != 1 or argv[0].startswith("-"):
+        print("usage: python -m dispatch_app.artifact FILE", file=sys.stderr)
+        return 2
+    target = Path(argv[0])
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            pinned = wheels(_PACKAGE / "requirements.txt", Path(directory))
+        except subprocess.CalledProcessError as error:
+            print(f"pip could not get the pinned wheels (exit code {error.returncode})", file=sys.stderr)
+            return 1
+        content = build(contents(_PACKAGE, pinned))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    print(f"{target} {len(content)} bytes sha256 {hashlib.sha256(content).hexdigest()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,30 @@
+"""The service side of systemd's notification protocol (sd_notify(3))."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+
+class Notifier:
+    """Sends state to the manager that started this process, or nowhere if none did."""
+
+    def __init__(self, env: Mapping[str, str] = os.environ) -> None:
+        """Read NOTIFY_SOCKET and WATCHDOG_USEC."""
+        address = env.get("NOTIFY_SOCKET", "")
+        # "@" stands for the zero octet that starts an abstract address (unix(7)).
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        usec = env.get("WATCHDOG_USEC", "")
+        meant = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog = int(usec) / 1e6 if usec.isdigit() and meant else 0.0  # seconds, 0 = off
+
+    def send(self, *assignments: str) -> None:
+        """Send `NAME=value` assignments; a manager that can't be reached is no error."""
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.sendto("\n".join(assignments).encode(), self._address)
+        except OSError:
+            pass
