@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 
 from tests.lab import LabError, engine, image
-from tests.lab.demo import dispatch_orders, provision
+from tests.lab.ansible import ROOT, playbook
+from tests.lab.demo import show_orders
 from tests.lab.hosts import Host, Lab
 
-ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".lab"
 
 
@@ -31,10 +30,12 @@ def up(dispatch_hosts: int) -> None:
     wanted = lab(dispatch_hosts)
     wanted.up(client, tag)
     print("3/4 ansible-playbook -i inventories/lab playbooks/site.yml", flush=True)
-    unchanged = provision(ROOT)
+    run = playbook("site", show=True)
+    if run.code:
+        raise LabError("the playbook failed; mend what it says above and run the command again")
     print("4/4 orders", flush=True)
-    dispatch_orders(ROOT, [host for host in wanted.hosts if host.group == "dispatch"])
-    if unchanged:
+    show_orders(client, wanted)
+    if run.changed == 0:
         print("Nothing had to change: every host already is as the inventory describes it.")
     print(f"Done in {time.monotonic() - started:.0f} s.")
 

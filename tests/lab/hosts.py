@@ -114,9 +114,8 @@ def _await_boot(container: Container) -> None:
     deadline = time.monotonic() + BOOT_SECONDS
     state = ""
     while time.monotonic() < deadline:
-        output = container.exec_run(["systemctl", "is-system-running"]).output
-        state = output.decode().strip()
-        if state in ("running", "degraded") and container.exec_run(["systemctl", "is-active", "ssh"]).exit_code == 0:
+        _, state = execute(container, "systemctl", "is-system-running")
+        if state in ("running", "degraded") and execute(container, "systemctl", "is-active", "ssh")[0] == 0:
             return
         time.sleep(0.2)
     raise LabError(
@@ -136,7 +135,14 @@ def _put(container: Container, path: str, text: str, owner: str) -> None:
 
 
 def _run(container: Container, *command: str) -> str:
-    code, output = container.exec_run(list(command))
+    code, output = execute(container, *command)
     if code:
-        raise LabError(f"`{' '.join(command)}` failed on {container.name}: {output.decode().strip()}")
-    return str(output.decode())
+        raise LabError(f"`{' '.join(command)}` failed on {container.name}: {output}")
+    return output
+
+
+def execute(container: Container, *command: str) -> tuple[int, str]:
+    """Run a command in a host as root; return its exit code and what it printed, without the last line's end."""
+    code, output = container.exec_run(list(command))
+    assert isinstance(output, bytes)
+    return int(code or 0), output.decode().strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import subprocess
@@ -26,11 +27,9 @@ def ensure(client: docker.DockerClient) -> str:
     Raises LabError with the build's output where the build fails.
     """
     fingerprint = hashlib.sha256(DOCKERFILE.read_bytes()).hexdigest()
-    try:
+    with contextlib.suppress(ImageNotFound):
         if client.images.get(TAG).labels.get("roboshop.dockerfile") == fingerprint:
             return TAG
-    except ImageNotFound:
-        pass
     base = _base(client)
     print(f"  building {TAG} on {base}", flush=True)
     with tempfile.TemporaryDirectory() as context:
@@ -52,19 +51,15 @@ def ensure(client: docker.DockerClient) -> str:
 def remove(client: docker.DockerClient) -> None:
     """Remove the host image and its bootstrapped base, where they are."""
     for tag in (TAG, BASE_TAG):
-        try:
+        with contextlib.suppress(ImageNotFound):
             client.images.remove(tag, force=True)
-        except ImageNotFound:
-            pass
 
 
 def _base(client: docker.DockerClient) -> str:
     for tag in (BASE_TAG, REGISTRY_IMAGE):
-        try:
+        with contextlib.suppress(ImageNotFound):
             client.images.get(tag)
             return tag
-        except ImageNotFound:
-            pass
     try:
         print(f"  pulling {REGISTRY_IMAGE}", flush=True)
         # Under the lab's own tag, so that taking the lab away takes this away too.
@@ -72,7 +67,10 @@ def _base(client: docker.DockerClient) -> str:
         client.images.remove(REGISTRY_IMAGE)
         return BASE_TAG
     except APIError as error:
-        print(f"  no registry answers ({error.explanation or error}); bootstrapping from this machine's apt sources", flush=True)
+        print(
+            f"  no registry answers ({error.explanation or error}); bootstrapping from this machine's apt sources",
+            flush=True,
+        )
     return _bootstrap(client)
 
 

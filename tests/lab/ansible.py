@@ -1,0 +1,56 @@
+"""Runs the project's playbooks as a user does, and reads the recap they end with."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LAB_INVENTORY = ROOT / "inventories" / "lab"
+
+RECAP_LINE = re.compile(r"^(\S+)\s+: (ok=\d+ .*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a playbook ended: its exit code, all it printed, and by host the counts of its recap (ok, changed, …)."""
+
+    code: int
+    output: str
+
+    @property
+    def recap(self) -> dict[str, dict[str, int]]:
+        _, _, text = self.output.rpartition("PLAY RECAP")
+        return {
+            host: {name: int(count) for name, count in (pair.split("=") for pair in counts.split())}
+            for host, counts in RECAP_LINE.findall(text)
+        }
+
+    @property
+    def changed(self) -> int:
+        return sum(counts["changed"] for counts in self.recap.values())
+
+
+def playbook(name: str, *arguments: str, inventory: Path = LAB_INVENTORY, show: bool = False) -> Run:
+    """Run ``playbooks/<name>.yml`` on `inventory`; with `show`, print its output as it comes."""
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), f"playbooks/{name}.yml", *arguments]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if show:
+            print(line, end="", flush=True)
+    return Run(process.wait(), "".join(lines))

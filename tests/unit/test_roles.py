@@ -1,0 +1,87 @@
+"""Every role's defaults, argument specs and README say the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+NAMES = sorted(path.name for path in ROLES.iterdir())
+
+
+def load(role: str, file: str) -> Any:
+    return yaml.safe_load((ROLES / role / file).read_text())
+
+
+def options(role: str) -> dict[str, dict[str, Any]]:
+    """The options of all of a role's entry points, by name."""
+    specs = load(role, "meta/argument_specs.yml")["argument_specs"]
+    return {name: option for spec in specs.values() for name, option in spec.get("options", {}).items()}
+
+
+def test_the_roles_are_the_runbook_s_steps() -> None:
+    assert NAMES == ["app_account", "app_release", "app_service", "dispatch", "python_runtime", "rabbitmq"]
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_every_default_is_an_option(role: str) -> None:
+    assert load(role, "defaults/main.yml").keys() <= options(role).keys()
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_an_option_without_a_default_is_required_or_says_so(role: str) -> None:
+    defaults = load(role, "defaults/main.yml")
+    for name, option in options(role).items():
+        if name not in defaults:
+            assert option.get("required") or option["description"].startswith("Required."), name
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_the_specs_give_the_defaults_that_are_in_force(role: str) -> None:
+    defaults = load(role, "defaults/main.yml")
+    for name, option in options(role).items():
+        if "default" in option:
+            assert option["default"] == defaults[name], name
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_the_specs_of_one_role_agree_on_an_option(role: str) -> None:
+    specs = load(role, "meta/argument_specs.yml")["argument_specs"]
+    for spec in specs.values():
+        for name, option in spec.get("options", {}).items():
+            assert option.get("type") == options(role)[name].get("type"), name
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_the_readme_names_every_option(role: str) -> None:
+    readme = (ROLES / role / "README.md").read_text()
+    for name in options(role):
+        assert f"| `{name}` |" in readme
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_secrets_are_marked(role: str) -> None:
+    for name, option in options(role).items():
+        if "password" in name or "credentials" in name:
+            assert option.get("no_log") is True, name
+
+
+@pytest.mark.parametrize("role", [name for name in NAMES if name != "rabbitmq"])
+def test_only_the_broker_s_role_may_use_community_collections(role: str) -> None:
+    for file in (ROLES / role / "tasks").glob("*.yml"):
+        for task in tasks(yaml.safe_load(file.read_text())):
+            modules = [key for key in task if "." in key]
+            assert all(module.startswith("ansible.builtin.") for module in modules), (file, modules)
+
+
+def tasks(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All tasks of a file, those within blocks included."""
+    found = []
+    for entry in entries:
+        found.append(entry)
+        for part in ("block", "rescue", "always"):
+            found += tasks(entry.get(part, []))
+    return found
