@@ -17,51 +17,43 @@ from . import settings as configuration
 EX_DATAERR, EX_UNAVAILABLE, EX_IOERR, EX_CONFIG = 65, 69, 74, 78  # sysexits(3)
 
 
-def run(_args: argparse.Namespace) -> int:
+def run(_: argparse.Namespace) -> int:
     """Consume orders until SIGTERM or SIGINT."""
-    from . import logs, service
-    from .ledger import Ledger, LedgerError
-    from .systemd import Notifier
+    from . import ledger, logs, service, systemd
 
-    logs.setup()
-    settings = configuration.load(os.environ)
+    settings, path = configuration.load(os.environ), configuration.ledger_path(os.environ)
     hook = service.load_hook(settings.hook)
-    path = configuration.ledger_path(os.environ)
-    Notifier().send("STATUS=checking the ledger", "EXTEND_TIMEOUT_USEC=600000000")
-    try:
-        return service.Service(settings, Ledger(path), hook).run()
-    except LedgerError as error:
-        logs.log.critical("%s", error)
-        return EX_DATAERR if error.damaged else EX_IOERR
+    logs.setup()
+    # A large ledger takes its time; EXTEND_TIMEOUT_USEC= allows ten minutes (sd_notify(3)).
+    systemd.Notifier().send("STATUS=checking the ledger", "EXTEND_TIMEOUT_USEC=600000000")
+    return service.Service(settings, ledger.Ledger(path), hook).run()
 
 
-def check(_args: argparse.Namespace) -> int:
-    """Try settings, network, login, permissions and topology."""
+def check(_: argparse.Namespace) -> int:
+    """Try settings, network, login, permissions and topology; change nothing."""
     from .check import check
 
     settings = configuration.load(os.environ)
-    codes = []
+    failures = []
     for host in settings.hosts:
         failure, remarks = check(settings, host)
-        for remark in remarks:
-            print(f"note: {remark}")
+        print("".join(f"note: {remark}.\n" for remark in remarks), end="")
         if failure:
             print(f"failed: {failure}.", file=sys.stderr)
-            codes.append(failure.code)
+            failures.append(failure)
         else:
             print(f"ok: {settings.url(host)} can be reached, and {settings.queue} consumed.")
-    # The hosts stand for one cluster: one that works is enough to run.
-    return codes[0] if len(codes) == len(settings.hosts) else 0
+    # The hosts stand for one broker: one that works is enough to run.
+    return failures[0].code if len(failures) == len(settings.hosts) else 0
 
 
 def publish(args: argparse.Namespace) -> int:
-    """Publish orders as payment does."""
+    """Publish orders as payment does, and say how many no queue took."""
     from .publish import bodies, publish
 
     settings = configuration.load(os.environ)
     taken, returned = _connected(
-        settings,
-        lambda parameters: publish(settings, parameters, bodies(args.count, args.file), args.interval),
+        settings, lambda parameters: publish(settings, parameters, bodies(args.count, args.file), args.interval)
     )
     print(f"{taken} orders published to {settings.exchange} with key {settings.routing_key}")
     if returned:
@@ -73,14 +65,13 @@ def orders(args: argparse.Namespace) -> int:
     """List dispatched orders, the newest first."""
     from .ledger import read
 
-    since = None if args.since is None else int(args.since.timestamp() * 1000)
     path = configuration.ledger_path(os.environ)
     rows = []
-    for row in read(path, args.limit, since, args.id, args.user):
-        del row["seq"]
+    for row in read(path, args.limit, {"dispatched_at >= ?": args.since, "id = ?": args.id, "user = ?": args.user}):
         moment = datetime.fromtimestamp(row["dispatched_at"] / 1000, timezone.utc)
-        row["dispatched_at"] = moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+        row["dispatched_at"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         row["redelivered"] = bool(row["redelivered"])
+        del row["seq"]
         rows.append(row)
     _show(rows, ("dispatched_at", "id", "user", "items", "total", "correlation_id"), args.json)
     return 0
@@ -93,24 +84,23 @@ def dead(args: argparse.Namespace) -> int:
     settings = configuration.load(os.environ)
 
     def work(parameters: Any) -> int:
-        box = DeadLetters(settings, parameters)
+        box, found = DeadLetters(settings, parameters), 0
         try:
             letters = box.letters(args.id, args.reason)
             if args.action == "list":
                 columns = ("id", "reason", "first-seen", "attempt", "octets", "order-id")
                 _show((letter.summary() for letter in letters), columns, args.json)
                 return 0
-            found = 0
             for letter in letters:
                 found += 1
                 if args.action == "show":
                     print(json.dumps(letter.details(), indent=2, default=repr))
                 elif not args.dry_run:
-                    box.replay(letter) if args.action == "replay" else box.purge(letter)
+                    (box.replay if args.action == "replay" else box.drop)(letter)
             if args.action != "show":
-                past = {"replay": "replayed", "purge": "purged"}[args.action]
-                print(f"{found} dead letters {'would be ' if args.dry_run else ''}{past}")
-            return 0 if found or args.id is None else 1
+                done = {"replay": "replayed", "purge": "purged"}[args.action]
+                print(f"{found} dead letters {'would be ' if args.dry_run else ''}{done}")
+            return 1 if args.id and not found else 0
         finally:
             box.close()
 
@@ -118,7 +108,7 @@ def dead(args: argparse.Namespace) -> int:
 
 
 def backup(args: argparse.Namespace) -> int:
-    """Copy the ledger while it is in use."""
+    """Copy the ledger to a new file while it is in use."""
     from .ledger import backup
 
     count = backup(configuration.ledger_path(os.environ), args.file)
@@ -127,20 +117,19 @@ def backup(args: argparse.Namespace) -> int:
 
 
 def _connected(settings: configuration.Settings, work: Callable[[Any], Any]) -> Any:
-    """Call `work` with the parameters of the first host that answers."""
-    from pika import exceptions
+    """Call `work` with the parameters of each host in turn, until one can be reached."""
+    from pika.exceptions import AMQPChannelError, AMQPConnectionError
 
     from .connection import explain, parameters
 
-    for index, host in enumerate(settings.hosts, 1):
+    for host in settings.hosts:
         try:
             return work(parameters(settings, host))
-        except exceptions.AMQPChannelError as error:
-            raise SystemExit(f"failed: {explain(error, settings, host)}") from None
-        except (exceptions.AMQPConnectionError, OSError) as error:
-            print(f"failed: {explain(error, settings, host)}", file=sys.stderr)
-            if index == len(settings.hosts):
-                raise SystemExit(EX_UNAVAILABLE) from None
+        except (AMQPChannelError, AMQPConnectionError, OSError) as error:
+            print(f"failed: {explain(error, settings, host)}.", file=sys.stderr)
+            if isinstance(error, AMQPChannelError):
+                break  # the broker was reached, and said no
+    raise SystemExit(EX_UNAVAILABLE)
 
 
 def _show(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
@@ -148,99 +137,109 @@ def _show(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], as_json: boo
         for row in rows:
             print(json.dumps(row, default=repr))
         return
-    table = [columns, *(tuple("-" if r.get(c) is None else str(r[c]) for c in columns) for r in rows)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    table = [columns, *(tuple("-" if row.get(c) is None else str(row[c]) for c in columns) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _moment(text: str) -> datetime:
-    """Parse `2026-11-20T10:00:00Z`, `2026-11-20 10:00`, `2026-11-20`: UTC unless it has an offset."""
-    try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2026-11-20T10:00:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+def _moment(text: str) -> int:
+    """Return milliseconds since 1970 for ISO 8601 text, UTC unless it says otherwise. Raises ValueError."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() * 1000)
 
 
-def _positive(text: str) -> int:
-    if text.isdigit() and 0 < int(text) < 2**31:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+def _number(text: str) -> int:
+    value = int(text)
+    if not 0 < value < 2**31:
+        raise ValueError
+    return value
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if 0 <= value < 86400:
-        return value
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    value = float(text)
+    if not 0 <= value <= 86400:
+        raise ValueError
+    return value
+
+
+# What argparse calls them when it refuses a value.
+_moment.__name__, _number.__name__, _seconds.__name__ = "time", "number above 0", "number of seconds"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dispatch",
         description="Take paid orders from RabbitMQ and record each exactly once.",
-        epilog="Settings come from the environment: AMQP_HOST, AMQP_USER, AMQP_PASS and more; see the README.",
+        epilog="Settings are environment variables: AMQP_HOST, AMQP_USER, AMQP_PASS and more, see the README.",
     )
     parser.add_argument("--version", action="version", version=f"dispatch {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    as_json: dict[str, Any] = {"action": "store_true", "help": "print one JSON object per line"}
 
-    def verb(into: Any, name: str, function: Callable[..., int], text: str) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = into.add_parser(name, help=text, description=text)
-        added.set_defaults(function=function)
-        return added
+    def group(into: argparse.ArgumentParser, dest: str) -> Callable[..., argparse.ArgumentParser]:
+        commands = into.add_subparsers(dest=dest, required=True, metavar=dest.upper())
 
-    verb(verbs, "run", run, "Consume orders until SIGTERM or SIGINT.")
-    verb(verbs, "check", check, "Try settings, network, login, permissions and topology; change nothing.")
-    sub = verb(verbs, "publish", publish, "Publish orders as payment does, and say which no queue took.")
-    sub.add_argument("--count", type=_positive, default=1, metavar="N", help="sample orders to publish (1)")
-    sub.add_argument("--interval", type=_seconds, default=0.0, metavar="SECONDS", help="wait in between (0)")
-    sub.add_argument("--file", metavar="FILE", help="publish each line of FILE instead, as it is; - is standard input")
-    sub = verb(verbs, "orders", orders, "List dispatched orders, the newest first.")
-    sub.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most N orders (20)")
-    sub.add_argument("--since", type=_moment, metavar="TIME", help="from TIME on, as 2026-11-20T10:00:00Z")
+        def add(name: str, text: str, function: Callable[..., int] | None = None) -> argparse.ArgumentParser:
+            added = commands.add_parser(name, help=text, description=text)
+            added.set_defaults(function=function)
+            return added
+
+        return add
+
+    command = group(parser, "command")
+    command("run", "Consume orders until SIGTERM or SIGINT.", run)
+    command("check", "Try settings, network, login, permissions and topology; change nothing.", check)
+    sub = command("publish", "Publish orders as payment does, and say how many no queue took.", publish)
+    sub.add_argument("--count", type=_number, default=1, metavar="N", help="sample orders to publish (1)")
+    sub.add_argument("--interval", type=_seconds, default=0.0, metavar="SECONDS", help="time in between (0)")
+    sub.add_argument("--file", help="publish each line of FILE as it is instead; - is standard input")
+    sub = command("orders", "List dispatched orders, the newest first.", orders)
+    sub.add_argument("--limit", type=_number, default=20, metavar="N", help="at most N orders (20)")
+    sub.add_argument("--since", type=_moment, metavar="TIME", help="from TIME on, as in 2026-11-20T10:00:00Z")
     sub.add_argument("--id", help="the order with this id")
-    sub.add_argument("--user", help="the orders of this user")
-    sub.add_argument("--json", action="store_true", help="one JSON object a line")
-    letters = verbs.add_parser("dead", help="Work on dead letters.", description="Work on dead letters.")
-    actions = letters.add_subparsers(dest="action", required=True, metavar="ACTION")
+    sub.add_argument("--user", help="orders of this user")
+    sub.add_argument("--json", **as_json)
+    action = group(command("dead", "List, show, replay or purge dead letters."), "action")
     for name, text in (
         ("list", "List dead letters and why they are there."),
-        ("show", "Show dead letters with properties and body."),
+        ("show", "Show dead letters with their properties and bodies."),
         ("replay", "Put dead letters back into the order queue."),
         ("purge", "Drop dead letters for good."),
     ):
-        sub = verb(actions, name, dead, text)
+        sub = action(name, text, dead)
         which = sub.add_mutually_exclusive_group(required=name != "list")
-        which.add_argument("--id", help="the one with this letter id, or those of this order id")
+        which.add_argument("--id", help="the one with this id, or those of this order id")
         which.add_argument("--reason", help="those with this reason")
-        which.add_argument("--all", action="store_true", help="every one")
+        which.add_argument("--all", action="store_true", help="all of them")
         if name == "list":
-            sub.add_argument("--json", action="store_true", help="one JSON object a line")
+            sub.add_argument("--json", **as_json)
         elif name != "show":
-            sub.add_argument("--dry-run", action="store_true", help="only count")
-    ledger = verbs.add_parser("ledger", help="Work on the ledger.", description="Work on the ledger.")
-    actions = ledger.add_subparsers(dest="action", required=True, metavar="ACTION")
-    sub = verb(actions, "backup", backup, "Copy the ledger to a new file while it is in use.")
+            sub.add_argument("--dry-run", action="store_true", help="only count them")
+    action = group(command("ledger", "Work on the ledger."), "action")
+    sub = action("backup", "Copy the ledger to a new file while it is in use.", backup)
     sub.add_argument("file", type=Path, metavar="FILE", help="the file to create")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
+    from .ledger import LedgerError
+
     args = _parser().parse_args(argv)
     try:
         return int(args.function(args))
     except configuration.SettingsError as error:
-        for problem in error.problems:
-            print(f"bad setting: {problem}.", file=sys.stderr)
+        print("".join(f"bad setting: {problem}.\n" for problem in error.problems), end="", file=sys.stderr)
         return EX_CONFIG
+    except LedgerError as error:
+        print(f"failed: {error}.", file=sys.stderr)
+        return EX_DATAERR if error.damaged else EX_IOERR
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a file named on the command line, or the HTTP port
+        print(f"failed: {error}.", file=sys.stderr)
+        return EX_IOERR
 
 
 if __name__ == "__main__":

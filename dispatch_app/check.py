@@ -1,13 +1,15 @@
 """`dispatch check`: can this host reach the broker, log in and consume? Changes nothing.
 
-Permissions are tried with requests the broker checks for permission first and must refuse
-afterwards, with 406 PRECONDITION_FAILED for an argument it can't accept: nothing is
-created, and no message is delivered from a live queue.
+Permissions are tried with requests that the broker checks for permission first and must refuse
+next, with 406 PRECONDITION_FAILED for an argument that can't be: nothing is created, and no
+message is delivered from a live queue.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pika
@@ -17,20 +19,19 @@ from . import topology
 from .connection import Failure, explain, parameters
 from .settings import Settings
 
-_REFUSED = {"alternate-exchange": 1}  # must be a string
-_REFUSED_QUEUE = {"x-message-ttl": -1}  # must not be negative
-_REFUSED_CONSUMER = {"x-priority": "none"}  # must be a number
+# What no broker accepts: an exchange's name, a queue's time to live, a consumer's priority.
+_NO_EXCHANGE, _NO_QUEUE, _NO_CONSUMER = {"alternate-exchange": 1}, {"x-message-ttl": -1}, {"x-priority": "none"}
 
 
 def check(settings: Settings, host: str) -> tuple[Failure | None, list[str]]:
-    """Check one host; return what failed first, if anything, and remarks."""
+    """Check one host; return what failed, if anything, and remarks."""
     remarks: list[str] = []
     conn = None
     try:
         conn = pika.BlockingConnection(parameters(settings, host))
-        _topology(conn, settings, remarks)
-        _permissions(conn, settings)
-    except (exceptions.AMQPError, OSError, RuntimeError) as error:
+        _topology(partial(_refused, conn), settings, remarks)
+        _permissions(partial(_refused, conn), settings)
+    except (exceptions.AMQPError, OSError) as error:
         return explain(error, settings, host), remarks
     finally:
         if conn is not None and conn.is_open:
@@ -38,59 +39,44 @@ def check(settings: Settings, host: str) -> tuple[Failure | None, list[str]]:
     return None, remarks
 
 
-def _topology(conn: Any, settings: Settings, remarks: list[str]) -> None:
-    """Declare what exists just as `run` does, which fails where it was declared otherwise."""
-    queue = settings.queue
-    own = {topology.dead_queue(settings): topology.OWN}
-    for attempt, delay in enumerate(topology.RETRY_DELAYS, 1):
-        own[topology.retry_queue(settings, attempt)] = topology.retry_arguments(settings, delay)
-    if _try(conn, lambda ch: ch.exchange_declare(settings.exchange, passive=True), 404):
-        _try(conn, lambda ch: topology.declare_exchange(ch, settings))
+def _topology(refused: Callable[..., bool], settings: Settings, remarks: list[str]) -> None:
+    """Declare what exists just as `run` will, and try whether `run` may declare the rest."""
+    exchange, missing = settings.exchange, "the {} doesn't exist yet: run declares it"
+    if refused(404, "exchange_declare", exchange, passive=True):
+        remarks.append(missing.format(f"exchange {exchange}"))
+        refused(406, "exchange_declare", exchange, arguments=_NO_EXCHANGE)
     else:
-        remarks.append(f"the exchange {settings.exchange} doesn't exist yet; run declares it")
-        _try(conn, lambda ch: ch.exchange_declare(settings.exchange, arguments=_REFUSED), 406)
-    for name, arguments in {queue: None, **own}.items():
-        if _try(conn, lambda ch, name=name: ch.queue_declare(name, passive=True), 404):
-            _try(conn, lambda ch, name=name, arguments=arguments: ch.queue_declare(
-                name, durable=True, arguments=arguments))  # fmt: skip
+        refused(0, "exchange_declare", exchange, "direct", durable=True)
+    for name, arguments in topology.queues(settings).items():
+        if refused(404, "queue_declare", name, passive=True):
+            remarks.append(missing.format(f"queue {name}"))
+            arguments, code = _NO_QUEUE, 406
         else:
-            if name == queue:
-                remarks.append(f"the queue {queue} doesn't exist yet; run declares it")
-            _try(conn, lambda ch, name=name: ch.queue_declare(
-                name, durable=True, arguments=_REFUSED_QUEUE), 406)  # fmt: skip
+            code = 0
+        refused(code, "queue_declare", name, durable=True, arguments=arguments)
 
 
-def _permissions(conn: Any, settings: Settings) -> None:
-    """Try to bind and consume the queue, and to publish to the default exchange."""
-    missing = f"{settings.queue}.check.missing"
-    _try(conn, lambda ch: ch.queue_bind(missing, settings.exchange, "check"), 404)
-
-    def consumer(channel: Any) -> None:
-        channel.basic_consume(settings.queue, lambda *_: None, arguments=_REFUSED_CONSUMER)
-
-    _try(conn, consumer, 406, 404)
-
-    def publish(channel: Any) -> None:
-        channel.confirm_delivery()
-        try:
-            channel.basic_publish("", missing, b"", mandatory=True)
-        except exceptions.UnroutableError:
-            pass  # as it should be: permitted, and nobody has such a queue
-
-    _try(conn, publish)
+def _permissions(refused: Callable[..., bool], settings: Settings) -> None:
+    """Try to bind the queue, to consume it, and to publish to the default exchange."""
+    nowhere = f"{settings.queue}.nowhere"
+    refused(404, "queue_bind", nowhere, settings.exchange, settings.routing_key)
+    refused((404, 406), "basic_consume", settings.queue, lambda *_: None, arguments=_NO_CONSUMER)
+    with contextlib.suppress(exceptions.UnroutableError):  # as it should be: permitted, and taken by no queue
+        refused(0, "basic_publish", "", nowhere, b"", mandatory=True)
 
 
-def _try(conn: Any, request: Callable[[Any], object], *expected: int) -> bool:
-    """Make a request on a channel of its own; False if refused with an `expected` code.
+def _refused(conn: Any, codes: int | tuple[int, ...], request: str, *args: Any, **options: Any) -> bool:
+    """Make a request on a channel of its own; say whether it was refused with one of `codes`.
 
     Raises pika's ChannelClosedByBroker for any other refusal.
     """
     channel = conn.channel()
+    channel.confirm_delivery()
     try:
-        request(channel)
+        getattr(channel, request)(*args, **options)
     except exceptions.ChannelClosedByBroker as error:
-        if error.reply_code in expected:
-            return False
+        if error.reply_code in (codes if isinstance(codes, tuple) else (codes,)):
+            return True
         raise
     channel.close()
-    return True
+    return False

@@ -1,8 +1,8 @@
-"""What happens to each delivery of one connection: check, record, acknowledge.
+"""What happens to the deliveries of one connection: check, record, acknowledge.
 
-A new consumer is made for every connection. Delivery tags are valid only on the channel
-they came from (AMQP 0-9-1, 1.8.3.13), so what an old consumer still held is dropped; the
-broker delivers it again and the ledger recognises what was recorded.
+Every connection gets a new consumer. Delivery tags are valid only on the channel they came from
+(AMQP 0-9-1, 2.2.1), so what an old consumer still held is dropped: the broker delivers it again,
+and the ledger knows what has been recorded.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from typing import Any
 
 from pika import exceptions
 
-from . import deadletter, topology, tracing
+from . import deadletter, topology
+from .health import State
 from .ledger import DATA_ERRORS, Ledger, Row
 from .logs import fields, log
 from .orders import Order, parse
 from .outbox import Outbox, Parcel
 from .properties import RawProperties, correlation_id
 from .settings import Settings
-from .state import State
+from .tracing import Tracer
+from .wire import Connection, Delivery
 
-BATCH = 500  # orders a commit; beyond that the sync's share of the cost hardly falls
+BATCH = 1000  # orders per commit; the id index makes smaller commits write more, larger hardly less
 LINGER = 0.004  # seconds an order waits for others to share its commit
 HOOK_SLICE = 0.1  # seconds of hook calls between two looks at the network
 HOOK_TRIES = 3  # at once, before an order goes to a retry queue
-LOG_ORDERS = 250  # orders a log line, which keeps it below journald's LineMax= of 48 KiB
+LOG_ORDERS = 250  # orders per log line, which keeps it below journald's LineMax= of 48 KiB
 
 Hook = Callable[[Order], object]
-Delivery = tuple[Any, bytes, bytes]  # pika's Basic.Deliver, property list, body
 
 
 class Prefix:
-    """The highest delivery tag up to which every delivery is done with."""
+    """The highest delivery tag up to which all deliveries are done."""
 
     def __init__(self) -> None:
         self.tag = 0
@@ -60,37 +61,24 @@ class Consumer:
     """Consumes the order queue on one open connection until that is lost or drained."""
 
     def __init__(
-        self,
-        conn: Any,
-        host: str,
-        settings: Settings,
-        ledger: Ledger,
-        state: State,
-        hook: Hook | None,
-        tracer: tracing.Tracer | None,
-        lost: Callable[[Exception], None],
-    ) -> None:
-        """Start on pika's `conn`; `lost` is called when this consumer can't go on."""
-        self._connection = conn
-        self._settings = settings
-        self._ledger = ledger
-        self._state = state
-        self._hook = hook
-        self._tracer = tracer
-        self._lost = lost
+        self, conn: Connection, host: str, settings: Settings, ledger: Ledger, state: State,
+        hook: Hook | None, tracer: Tracer | None, lost: Callable[[Exception], None],
+    ) -> None:  # fmt: skip
+        """Start on `conn`; `lost` is called when this consumer can't go on."""
+        self._conn, self._settings, self._ledger, self._state = conn, settings, ledger, state
+        self._hook, self._tracer, self._lost = hook, tracer, lost
         self._channel: Any = None
-        self._tag = ""
+        self._consuming = self._closed = False
         self._prefix = Prefix()
         self._waiting: deque[Delivery] = deque()
-        self._ready: list[tuple[Row, Delivery]] = []
-        self._oldest = 0.0  # time.monotonic() of the oldest delivery waiting
+        self._ready: list[tuple[Row, Delivery]] = []  # checked, not recorded
+        self._prepared: set[str] = set()  # ids of those the hook has taken
+        self._oldest = 0.0  # time.monotonic() of the first delivery waiting
         self._scheduled = False
-        self._held = False  # the ledger failed; a timer will try again
-        self._fault_delay = 0.0
-        self._prepared: set[str] = set()  # orders the hook took that are not recorded yet
-        self._closed = False
+        self._held = 0.0  # seconds until the ledger is tried again; 0 while it works
+        self._failing = False  # that time is not over
         self._drained: Callable[[], None] | None = None
-        self._outbox = Outbox(conn, settings, host, lambda text: state.set("outbox", text))
+        self._outbox = Outbox(conn, settings, host, lambda reason: state.set("outbox", reason))
         conn.channel(on_open_callback=self._on_open)
 
     def close(self) -> None:
@@ -102,35 +90,41 @@ class Consumer:
 
     def drain(self, done: Callable[[], None]) -> None:
         """Take no more deliveries, finish those at hand, then call `done`."""
-        self._drained = done
-        if self._tag and self._channel.is_open and not self._held:
-            self._channel.basic_cancel(self._tag, callback=lambda _: self._work())
+        if self._consuming and self._channel.is_open and not self._failing:
+            self._drained = done
+            self._channel.basic_cancel("dispatch", callback=lambda _: self._work())
         else:
             done()
 
-    # -- the channel ------------------------------------------------------------------
+    # -- deliveries -------------------------------------------------------------------
 
     def _on_open(self, channel: Any) -> None:
         self._channel = channel
         channel.add_on_close_callback(lambda _, error: self._closed or self._lost(error))
-        channel.add_on_cancel_callback(
-            lambda _: self._lost(exceptions.ConsumerCancelled("the broker cancelled the consumer"))
-        )
+        channel.add_on_cancel_callback(lambda _: self._lost(exceptions.ConsumerCancelled()))
         topology.declare(channel, self._settings)
         channel.basic_qos(prefetch_count=self._settings.prefetch)
-        self._tag = channel.basic_consume(
-            self._settings.queue, self._on_message, callback=lambda _: self._on_consuming()
+        self._conn.sink_channel, self._conn.sink = channel.channel_number, self._on_delivery
+        channel.basic_consume(
+            self._settings.queue, self._on_message, consumer_tag="dispatch", callback=lambda _: self._on_consuming()
         )
 
     def _on_consuming(self) -> None:
+        self._consuming = True
         self._state.set("broker", None)
         log.info("waiting for messages", extra=fields(queue=self._settings.queue))
 
     def _on_message(self, _channel: Any, method: Any, props: RawProperties, body: bytes) -> None:
+        """Take what pika assembled itself: a body of several frames."""
+        names = (method.exchange.encode(), method.routing_key.encode())
+        origin = b"".join(bytes((len(name),)) + name for name in names)
+        self._on_delivery((method.delivery_tag, int(method.redelivered), origin, props.raw, body))
+
+    def _on_delivery(self, delivery: Delivery) -> None:
         waiting = self._waiting
         if not waiting:
             self._oldest = time.monotonic()
-        waiting.append((method, props.raw, body))
+        waiting.append(delivery)
         if not self._scheduled:
             self._schedule(LINGER)
         elif len(waiting) >= BATCH and not self._hook:
@@ -138,17 +132,17 @@ class Consumer:
 
     def _schedule(self, delay: float) -> None:
         self._scheduled = True
-        self._connection.ioloop.call_later(delay, self._on_timer)
+        self._conn.ioloop.call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._scheduled = False
+        self._scheduled = self._failing = False
         self._work()
 
     # -- the work ---------------------------------------------------------------------
 
     def _work(self) -> None:
         """Check what waits, record it in one commit, acknowledge."""
-        if self._closed or self._held:
+        if self._closed or self._failing:
             return
         try:
             self._check()
@@ -157,59 +151,54 @@ class Consumer:
         except sqlite3.Error as error:
             self._hold(error)
         self._state.in_flight = len(self._waiting) + len(self._ready) + len(self._outbox)
-        if self._held:
-            return
-        if self._waiting:
+        if self._waiting and not self._scheduled:
             self._schedule(0)
-        elif self._drained and not self._outbox:
-            drained, self._drained = self._drained, None
-            drained()
+        elif self._drained and (self._failing or not self._state.in_flight):
+            done, self._drained = self._drained, None
+            done()
 
     def _check(self) -> None:
+        """Turn what waits into rows. Raises sqlite3.Error; the delivery then still waits."""
         waiting, ready, state = self._waiting, self._ready, self._state
         prepare = self._prepare if self._hook or self._tracer else None
         until = time.monotonic() + HOOK_SLICE
         while waiting and len(ready) < BATCH:
-            method, raw, body = delivery = waiting[0]
+            _, redelivered, _, raw, body = delivery = waiting[0]
             if deadletter.MARK in raw:
                 raw, body, _ = deadletter.unwrap(raw, body)
             try:
                 order = parse(body)
-            except Exception as error:  # whatever reading a body may raise, the body caused it
+            except Exception as error:  # whatever reading a body raises, that body caused
                 self._bury(delivery, getattr(error, "reason", "unreadable"), error)
             else:
                 if prepare is None or prepare(order, raw, delivery):
-                    row = (*order[:4], correlation_id(raw), int(method.redelivered))
-                    ready.append((row, delivery))
-            waiting.popleft()  # only now: a fault of the ledger above leaves it in its place
+                    ready.append(((*order[:4], correlation_id(raw), redelivered), delivery))
+            waiting.popleft()
             state.received += 1
+            state.redelivered += redelivered
             if prepare and time.monotonic() > until:
                 break
 
     def _prepare(self, order: Order, raw: bytes, delivery: Delivery) -> bool:
-        """Trace the order and give it to the hook; say whether it can be recorded.
-
-        Raises sqlite3.Error.
-        """
+        """Give the order to the hook, in a span; say whether it can be recorded. Raises sqlite3.Error."""
         if order.id in self._prepared or self._ledger.known(order.id):
-            return True  # the ledger will call it a duplicate
-        problem: Exception = RuntimeError("the hook was never called")
-        for _ in range(HOOK_TRIES):
+            return True  # and the ledger will call it a duplicate
+        for attempt in range(1, HOOK_TRIES + 1):
             try:
                 with self._tracer(order.id, raw) if self._tracer else nullcontext():
                     if self._hook:
                         self._hook(order)
-            except Exception as error:  # the hook is not ours: anything may come out of it
-                problem = error
+            except Exception as error:  # the hook is someone else's: anything may come out
+                if attempt == HOOK_TRIES:
+                    self._defer(delivery, order.id, error)
             else:
                 self._prepared.add(order.id)
                 return True
-        self._defer(delivery, order.id, problem)
         return False
 
     def _commit(self) -> None:
         """Make the ready orders durable, then acknowledge them. Raises sqlite3.Error."""
-        ready = self._ready
+        ready, state = self._ready, self._state
         rows = [row for row, _ in ready]
         try:
             duplicates = self._ledger.record(rows)
@@ -218,20 +207,22 @@ class Consumer:
             return
         self._ready = []
         self._prepared.clear()
-        if self._fault_delay:
-            self._fault_delay = 0.0
-            self._state.set("ledger", None)
-            log.info("the ledger works again")
-        self._acknowledge([method.delivery_tag for _, (method, _, _) in ready])
-        self._state.committed(len(rows), len(duplicates), time.monotonic() - self._oldest)
-        if duplicates:
-            _report("already dispatched, acknowledged again", [rows[index] for index in duplicates])
-            for index in reversed(duplicates):
-                del rows[index]
+        if self._held:
+            self._held = 0.0
+            state.set("ledger", None)
+            log.info("the ledger can be written again")
+        self._acknowledge([delivery[0] for _, delivery in ready])
+        state.dispatched += len(rows) - len(duplicates)
+        state.duplicates += len(duplicates)
+        state.batch.observe(len(rows))
+        state.ack.observe(time.monotonic() - self._oldest)
+        _report("dispatched before, acknowledged again", [rows[index] for index in duplicates])
+        for index in reversed(duplicates):
+            del rows[index]
         _report("dispatched", rows)
 
     def _isolate(self, error: Exception) -> None:
-        """Find the order whose data the ledger refuses, and bury that one only."""
+        """Bury the one order whose data the ledger can't take. Raises sqlite3.Error."""
         ready, self._ready = self._ready, []
         if len(ready) == 1:
             self._bury(ready[0][1], "refused-by-ledger", error, ready[0][0][0])
@@ -245,22 +236,16 @@ class Consumer:
                 raise
 
     def _hold(self, error: sqlite3.Error) -> None:
-        """Keep everything unacknowledged while this host can't write.
+        """Keep everything, unacknowledged, while this host can't write: no order is at fault.
 
-        The prefetch limit stops further deliveries, so nothing is lost or moved around.
+        The prefetch limit stops further deliveries meanwhile.
         """
-        self._fault_delay = min(30.0, self._fault_delay * 2 or 0.1)
-        text = f"the ledger can't be written ({error}); orders are held"
-        self._state.set("ledger", text)
-        log.error("%s; free its disk or its lock, trying again in %.1f s", text, self._fault_delay)
-        self._held = True
-        self._connection.ioloop.call_later(self._fault_delay, self._try_again)
-        if self._drained:
-            self._drained()
-
-    def _try_again(self) -> None:
-        self._held = False
-        self._work()
+        self._failing = True
+        self._held = min(30.0, self._held * 2 or 0.1)
+        reason = f"the ledger can't be written ({error}), orders are held"
+        self._state.set("ledger", reason)
+        log.error("%s; see to its disk or its lock, trying again in %.1f s", reason, self._held)
+        self._schedule(self._held)
 
     def _acknowledge(self, tags: Iterable[int]) -> None:
         if not self._closed and self._channel.is_open and self._prefix.complete(tags):
@@ -268,52 +253,43 @@ class Consumer:
 
     # -- what can't be recorded -------------------------------------------------------
 
-    def _bury(
-        self, delivery: Delivery, reason: str, error: Exception, order_id: str | None = None
-    ) -> None:
+    def _bury(self, delivery: Delivery, reason: str, error: Exception, order_id: str | None = None) -> None:
         self._post(delivery, topology.dead_queue(self._settings), reason, error, order_id)
 
     def _defer(self, delivery: Delivery, order_id: str, error: Exception) -> None:
-        """Send an order to the next retry queue, or bury it after the last."""
-        attempt = _attempt(deadletter.unwrap(*delivery[1:])[2])
-        if attempt >= len(topology.RETRY_DELAYS):
-            self._bury(delivery, "hook-failed", error, order_id)
+        """Put an order in the next retry queue, or bury it after the last."""
+        attempt = _attempt(deadletter.unwrap(*delivery[3:])[2])
+        if attempt < len(topology.RETRY_DELAYS):
+            self._post(delivery, topology.retry_queue(self._settings, attempt), "hook-failed", error, order_id)
         else:
-            queue = topology.retry_queue(self._settings, attempt + 1)
-            self._post(delivery, queue, "hook-failed", error, order_id)
+            self._bury(delivery, "hook-failed", error, order_id)
 
-    def _post(
-        self, delivery: Delivery, queue: str, reason: str, error: Exception, order_id: str | None
-    ) -> None:
-        method, raw, body = delivery
+    def _post(self, delivery: Delivery, queue: str, reason: str, error: Exception, order_id: str | None) -> None:
+        tag, _, origin, raw, body = delivery
         raw, body, before = deadletter.unwrap(raw, body)
-        dead = queue == topology.dead_queue(self._settings)
+        key_at = 1 + origin[0]
         notes = {
             "id": uuid.uuid4().hex,
             "reason": reason,
             "exception-type": type(error).__name__,
-            "exception-message": deadletter.note(error),
+            "exception-message": deadletter.text(error),
             "attempt": _attempt(before) + 1,
-            "first-seen": deadletter.note(before.get("first-seen") or _now(), 40),
-            "exchange": deadletter.note(before.get("exchange", method.exchange)),
-            "routing-key": deadletter.note(before.get("routing-key", method.routing_key)),
+            "first-seen": before.get("first-seen", _now()),
+            "exchange": before.get("exchange", origin[1:key_at].decode("utf-8", "replace")),
+            "routing-key": before.get("routing-key", origin[key_at + 1 :].decode("utf-8", "replace")),
             "queue": self._settings.queue,
+            **({"order-id": order_id} if order_id else {}),
         }
-        if order_id:
-            notes["order-id"] = order_id
+        notes = {name: note if isinstance(note, int) else deadletter.text(note) for name, note in notes.items()}
+        dead = queue == topology.dead_queue(self._settings)
 
         def done() -> None:
-            self._state.posted(reason, dead)
-            log.log(
-                logging.ERROR if dead else logging.WARNING,
-                "dead-lettered: %s" if dead else "will be tried again: %s",
-                notes["exception-message"],
-                extra=fields(
-                    reason=reason, order_id=order_id, letter_id=notes["id"], queue=queue,
-                    attempt=notes["attempt"], correlation_id=correlation_id(raw),
-                ),
-            )  # fmt: skip
-            self._acknowledge((method.delivery_tag,))
+            (self._state.dead if dead else self._state.retried)[reason] += 1
+            level, what = (logging.ERROR, "dead-lettered") if dead else (logging.WARNING, "to be tried again")
+            log.log(level, "%s: %s", what, notes["exception-message"], extra=fields(
+                reason=reason, queue=queue, order_id=order_id, correlation_id=correlation_id(raw),
+                letter_id=notes["id"], attempt=notes["attempt"]))  # fmt: skip
+            self._acknowledge((tag,))
             if self._drained:
                 self._work()
 
@@ -322,7 +298,7 @@ class Consumer:
 
 def _attempt(notes: dict[str, Any]) -> int:
     attempt = notes.get("attempt")
-    return int(attempt) if isinstance(attempt, int) and 0 <= attempt < 1000 else 0
+    return attempt if isinstance(attempt, int) and 0 <= attempt < 1000 else 0
 
 
 def _now() -> str:
@@ -330,10 +306,8 @@ def _now() -> str:
 
 
 def _report(what: str, rows: list[Row]) -> None:
-    """Log orders, many a line: one line each would exceed journald's rate limit."""
+    """Log orders, many per line: a line each would run into journald's rate limit."""
     for start in range(0, len(rows), LOG_ORDERS):
         part = rows[start : start + LOG_ORDERS]
-        orders = [
-            {"id": row[0], "correlation_id": row[4]} if row[4] else {"id": row[0]} for row in part
-        ]
-        log.info("%s", what, extra=fields(count=len(part), orders=orders))
+        orders = [{"id": row[0], "correlation_id": row[4]} if row[4] else {"id": row[0]} for row in part]
+        log.info(what, extra=fields(count=len(part), orders=orders))

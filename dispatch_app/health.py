@@ -1,16 +1,16 @@
-"""`/livez`, `/readyz` and `/metrics` over HTTP, for probes and Prometheus."""
+"""What the service knows about itself, and `/livez`, `/readyz` and `/metrics` to ask for it."""
 
 from __future__ import annotations
 
 import platform
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import __version__
-from .state import Histogram, State
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -18,83 +18,107 @@ if TYPE_CHECKING:
 STUCK = 30.0  # seconds without a beat of the work loop before /livez fails
 
 
-def serve(address: tuple[str, int], state: State, ledger_size: Callable[[], int]) -> ThreadingHTTPServer:
+class Histogram:
+    """Counts by upper bound, cumulative, as Prometheus exposes them."""
+
+    def __init__(self, *bounds: float) -> None:
+        self.counts = dict.fromkeys([*map(str, bounds), "+Inf"], 0)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Add one value."""
+        self.sum += value
+        for bound in self.counts:
+            self.counts[bound] += value <= float(bound)
+
+
+class State:
+    """Counters, the beat of the work loop, and the reasons not to be ready.
+
+    The work loop writes, once a batch where it can; the HTTP threads only read.
+    """
+
+    def __init__(self) -> None:
+        self.reasons = {"broker": "not connected yet"}
+        self.beat = time.monotonic()
+        self.received = self.dispatched = self.duplicates = self.redelivered = 0
+        self.connections = self.losses = self.in_flight = 0
+        self.retried: Counter[str] = Counter()
+        self.dead: Counter[str] = Counter()
+        self.batch = Histogram(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+        self.ack = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
+
+    def set(self, part: str, reason: str | None) -> None:
+        """Note why `part` keeps the service from being ready, or None that it doesn't."""
+        others = {name: text for name, text in self.reasons.items() if name != part}
+        self.reasons = {**others, part: reason} if reason else others
+
+
+def serve(address: tuple[str, int], state: State, ledger_bytes: Callable[[], int]) -> ThreadingHTTPServer:
     """Answer in daemon threads from now on. Raises OSError where the address is taken."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10  # seconds; a client that sends nothing holds no thread for ever
-        server_version = "dispatch"
 
         def do_GET(self) -> None:
-            if self.path == "/metrics":
-                self._answer(200, exposition(state, ledger_size), "text/plain; version=0.0.4")
-            elif self.path == "/livez":
-                age = time.monotonic() - state.beat
-                alive = age < STUCK
-                self._answer(200 if alive else 503, f"work loop seen {age:.1f} s ago\n".encode())
+            age, reasons = time.monotonic() - state.beat, state.reasons.values()
+            status, body = 404, b"see /livez, /readyz and /metrics\n"
+            if self.path == "/livez":
+                status, body = 200 if age < STUCK else 503, f"work loop seen {age:.1f} s ago\n".encode()
             elif self.path == "/readyz":
-                reasons = list(state.reasons.values())
-                text = "".join(f"{reason}\n" for reason in reasons) or "consuming\n"
-                self._answer(503 if reasons else 200, text.encode())
-            else:
-                self._answer(404, b"see /livez, /readyz and /metrics\n")
-
-        def _answer(self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
+                status, body = 503 if reasons else 200, ("\n".join(reasons) or "consuming").encode() + b"\n"
+            elif self.path == "/metrics":
+                status, body = 200, exposition(state, ledger_bytes())
             self.send_response(status)
-            self.send_header("Content-Type", kind)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass  # probes every few seconds would drown what matters
+        def log_message(self, *_: object) -> None:
+            """Stay silent: probes every few seconds would drown what matters."""
 
     server = ThreadingHTTPServer(address, Handler)
-    server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     return server
 
 
-def exposition(state: State, ledger_size: Callable[[], int]) -> bytes:
+def exposition(state: State, ledger_bytes: int) -> bytes:
     """Return the metrics in Prometheus' text format."""
-    # Imported at the first scrape: it takes longer than all the rest of the start.
-    from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.core import (
-        CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily,
-    )  # fmt: skip
-    from prometheus_client.registry import Collector
+    # Imported at the first scrape: this takes longer than all the rest of the start.
+    from prometheus_client import CollectorRegistry, core, generate_latest
 
-    def counter(name: str, text: str, value: int) -> Metric:
-        return CounterMetricFamily(f"dispatch_{name}", text, value=value)
-
-    def by_reason(name: str, text: str, values: dict[str, int]) -> Metric:
-        family = CounterMetricFamily(f"dispatch_{name}", text, labels=["reason"])
-        for reason, value in sorted(values.items()):
-            family.add_metric([reason], value)
+    def counter(name: str, text: str, value: int | Counter[str]) -> Metric:
+        if isinstance(value, int):
+            return core.CounterMetricFamily(f"dispatch_{name}", text, value=value)
+        family = core.CounterMetricFamily(f"dispatch_{name}", text, labels=["reason"])
+        for reason, count in sorted(value.copy().items()):
+            family.add_metric([reason], count)
         return family
 
-    def histogram(name: str, text: str, values: Histogram) -> Metric:
-        buckets = [
-            ("+Inf" if bound == float("inf") else str(bound), count)
-            for bound, count in zip(values.bounds, values.counts)
-        ]
-        return HistogramMetricFamily(f"dispatch_{name}", text, buckets, values.sum)
+    def gauge(name: str, text: str, value: float) -> Metric:
+        return core.GaugeMetricFamily(f"dispatch_{name}", text, value=value)
 
-    class Metrics(Collector):
+    def histogram(name: str, text: str, value: Histogram) -> Metric:
+        return core.HistogramMetricFamily(f"dispatch_{name}", text, list(value.counts.items()), value.sum)
+
+    class Metrics:
         def collect(self) -> Iterator[Metric]:
             yield counter("orders_received", "Deliveries checked", state.received)
+            yield counter("orders_redelivered", "Deliveries the broker had made before", state.redelivered)
             yield counter("orders_dispatched", "Orders recorded in the ledger", state.dispatched)
-            yield counter("orders_duplicate", "Orders that were recorded before", state.duplicates)
-            yield by_reason("orders_retried", "Orders put in a retry queue", dict(state.retried))
-            yield by_reason("orders_dead", "Orders put in the dead-letter queue", dict(state.dead))
-            yield GaugeMetricFamily("dispatch_orders_in_flight", "Deliveries not acknowledged yet", value=state.in_flight)
-            yield histogram("batch_orders", "Orders a commit", state.batch_orders)
-            yield histogram("ack_seconds", "Oldest delivery of a batch to its acknowledgement", state.ack_seconds)
+            yield counter("orders_duplicate", "Orders that had been recorded before", state.duplicates)
+            yield counter("orders_retried", "Orders put in a retry queue", state.retried)
+            yield counter("orders_dead", "Orders put in the dead-letter queue", state.dead)
+            yield gauge("orders_in_flight", "Deliveries not acknowledged after the last batch", state.in_flight)
+            yield histogram("batch_orders", "Orders per commit", state.batch)
+            yield histogram("ack_seconds", "From the oldest delivery of a batch to its acknowledgement", state.ack)
             yield counter("connections", "Connections opened", state.connections)
-            yield counter("connection_losses", "Connections lost or refused", state.connection_losses)
-            yield GaugeMetricFamily("dispatch_ready", "1 while consuming", value=not state.reasons)
-            yield GaugeMetricFamily("dispatch_ledger_bytes", "Ledger and its log on disk", value=ledger_size())
-            yield InfoMetricFamily("dispatch_build", "This build", {"version": __version__, "python": platform.python_version()})
+            yield counter("connection_losses", "Connections lost or refused", state.losses)
+            yield gauge("ready", "1 while consuming", not state.reasons)
+            yield gauge("ledger_bytes", "Ledger and its log on disk", ledger_bytes)
+            build = {"version": __version__, "python": platform.python_version()}
+            yield core.InfoMetricFamily("dispatch_build", "This build", build)
 
     registry = CollectorRegistry()
     registry.register(Metrics())

@@ -24,7 +24,7 @@ class Order(NamedTuple):
     document: dict[str, Any]
 
 
-class InvalidOrder(ValueError):
+class InvalidOrderError(ValueError):
     """A body that is no order; `reason` is a stable slug, the text quotes none of the body."""
 
     def __init__(self, reason: str, text: str) -> None:
@@ -33,38 +33,38 @@ class InvalidOrder(ValueError):
 
 
 def parse(body: bytes) -> Order:
-    """Return the order in a message body. Raises InvalidOrder."""
+    """Return the order in a message body. Raises InvalidOrderError."""
     try:
         document = _DECODER.decode(body.decode())
-    except InvalidOrder:
+    except InvalidOrderError:
         raise
     except UnicodeDecodeError as error:
-        raise InvalidOrder("not-utf8", f"invalid UTF-8 at octet {error.start}") from None
+        raise InvalidOrderError("not-utf8", f"invalid UTF-8 at octet {error.start}") from None
     except json.JSONDecodeError as error:
-        raise InvalidOrder("not-json", f"{error.msg} at character {error.pos}") from None
+        raise InvalidOrderError("not-json", f"{error.msg} at character {error.pos}") from None
     except RecursionError:
-        raise InvalidOrder("too-deep", "nested too deeply to be read") from None
+        raise InvalidOrderError("too-deep", "nested too deeply to be read") from None
     except ValueError:  # an integer longer than Python converts
-        raise InvalidOrder("not-json", "a number is too long to be read") from None
+        raise InvalidOrderError("not-json", "a number is too long to be read") from None
     if type(document) is not dict:
-        raise InvalidOrder("not-an-object", f"the body is a JSON {type(document).__name__}")
+        raise InvalidOrderError("not-an-object", f"the body is a JSON {type(document).__name__}")
     if "orderid" in document:
         order_id, user, cart = document["orderid"], document.get("user"), document.get("cart")
     elif "transactionId" in document:
         order_id, user, cart = document["transactionId"], document.get("userId"), document
     else:
-        raise InvalidOrder("no-order-id", "neither orderid nor transactionId is present")
+        raise InvalidOrderError("no-order-id", "neither orderid nor transactionId is present")
     if type(order_id) is not str:
-        raise InvalidOrder("wrong-type", f"the order id is a {type(order_id).__name__}, no string")
+        raise InvalidOrderError("wrong-type", f"the order id is a {type(order_id).__name__}, no string")
     if not 0 < len(order_id) <= MAX_ID or not order_id.isprintable() or order_id.isspace():
-        raise InvalidOrder("bad-order-id", f"the order id is not 1 to {MAX_ID} printable characters")
+        raise InvalidOrderError("bad-order-id", f"the order id is not 1 to {MAX_ID} printable characters")
     if cart is None:
         return Order(order_id, _user(user), None, None, document)
     if type(cart) is not dict:
-        raise InvalidOrder("wrong-type", f"the cart is a {type(cart).__name__}, no object")
+        raise InvalidOrderError("wrong-type", f"the cart is a {type(cart).__name__}, no object")
     items = cart.get("items")
     if items is not None and type(items) is not list:
-        raise InvalidOrder("wrong-type", f"the items are a {type(items).__name__}, no list")
+        raise InvalidOrderError("wrong-type", f"the items are a {type(items).__name__}, no list")
     count = None if items is None else len(items)
     return Order(order_id, _user(user), _total(cart.get("total")), count, document)
 
@@ -74,7 +74,7 @@ def _user(value: object) -> str | None:
         return value
     if type(value) is int:  # a customer number
         return str(value)
-    raise InvalidOrder("wrong-type", f"the user is a {type(value).__name__}, no printable string")
+    raise InvalidOrderError("wrong-type", f"the user is a {type(value).__name__}, no printable string")
 
 
 def _total(value: object) -> float | None:
@@ -87,19 +87,19 @@ def _total(value: object) -> float | None:
             total = math.inf
         if math.isfinite(total):
             return total
-    raise InvalidOrder("wrong-type", f"the total is a {type(value).__name__}, no finite number")
+    raise InvalidOrderError("wrong-type", f"the total is a {type(value).__name__}, no finite number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # RFC 8259, 4: with repeated names every reader may see another order.
     document = dict(pairs)
     if len(document) != len(pairs):
-        raise InvalidOrder("duplicate-key", "an object repeats a key")
+        raise InvalidOrderError("duplicate-key", "an object repeats a key")
     return document
 
 
 def _constant(name: str) -> NoReturn:
-    raise InvalidOrder("not-json", f"{name} is no JSON")
+    raise InvalidOrderError("not-json", f"{name} is no JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)

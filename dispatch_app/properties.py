@@ -1,10 +1,9 @@
 """AMQP content properties, kept as the bytes they arrived as.
 
-pika decodes header values with loss (a double becomes an int, every integer a 64-bit
-one) and raises on some that RabbitMQ lets through (a timestamp beyond the year 9999).
-A consumer that hands messages on unchanged, and that no message may stop, reads the
-encoding itself, and only where it has to (AMQP 0-9-1, 4.2.5 data types, 4.2.6 content
-framing).
+pika decodes headers with loss (a double becomes an int) and raises on some that RabbitMQ lets
+through (a timestamp after the year 9999). A consumer that hands messages on unchanged, and that
+no message may stop, reads the encoding itself (AMQP 0-9-1, 4.2.5 types, 4.2.6 content framing).
+Functions here raise one of ERRORS for bytes that are not what they should be, unless they say not.
 """
 
 from __future__ import annotations
@@ -14,109 +13,87 @@ from typing import Any
 
 from pika import data, spec
 
-# Name and encoding of each property in wire order, flag bit 15 first (4.2.6.1): s = short
-# string, t = table, else a fixed number of octets.
-_FIELDS: tuple[tuple[str, str | int], ...] = (
-    ("content_type", "s"), ("content_encoding", "s"), ("headers", "t"), ("delivery_mode", 1),
-    ("priority", 1), ("correlation_id", "s"), ("reply_to", "s"), ("expiration", "s"),
-    ("message_id", "s"), ("timestamp", 8), ("type", "s"), ("user_id", "s"), ("app_id", "s"),
-    ("cluster_id", "s"),
+ERRORS = (ValueError, IndexError, struct.error)
+Headers = list[tuple[bytes, bytes]]  # name, and value with its type tag, both as encoded
+
+# Properties in wire order, the first has flag bit 15; where not a short string: a table, or its octets.
+_NAMES = (
+    "content_type", "content_encoding", "headers", "delivery_mode", "priority", "correlation_id", "reply_to",
+    "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id",
 )  # fmt: skip
-# Octets of each fixed-size field value, by type tag (4.2.5.1 as RabbitMQ implements it).
-_FIXED = dict(zip(b"tbBsuUIiflLdTDV", (1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8, 8, 5, 0)))
-_LONG = frozenset(b"SxAF")  # types led by a 4-octet length
+_OCTETS = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
+# Octets of fixed-size field values by type tag, as RabbitMQ reads them; _LONG ones lead with a length.
+_FIXED = dict(zip(b"tbBsuUIiflLdTDV", (1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8, 8, 5, 0), strict=True))
+_LONG = b"SxAF"
 
-Headers = list[tuple[bytes, bytes]]  # name, and the value with its type tag, both as received
 
-
-class RawProperties(spec.BasicProperties):
+class RawProperties:
     """Message properties as pika passes them around, neither decoded nor encoded."""
 
-    def __init__(self, raw: bytes = b"\0\0") -> None:
-        """Hold `raw`: the property flags and the property list of a content header."""
-        self.raw = raw
+    INDEX = spec.BasicProperties.INDEX
 
-    def decode(self, encoded: bytes, offset: int = 0) -> RawProperties:
+    def __init__(self, raw: bytes = b"\0\0") -> None:
+        self.raw = raw  # property flags and property list
+
+    def decode(self, encoded: bytes) -> None:
         """Take the rest of a content header frame as it is."""
-        self.raw = encoded[offset:]
-        return self
+        self.raw = encoded
 
     def encode(self) -> list[bytes]:
-        """Give pika the pieces of the content header frame it sends."""
+        """Give pika the pieces of the frame to send."""
         return [self.raw]
 
 
 def install() -> None:
-    """Make pika create `RawProperties` for every content header it receives."""
-    spec.props[spec.BasicProperties.INDEX] = RawProperties
+    """Make pika create RawProperties for every content header it receives."""
+    spec.props[RawProperties.INDEX] = RawProperties
 
 
 def split(raw: bytes) -> dict[str, bytes]:
-    """Split a property list into its fields, each still encoded.
-
-    Raises ValueError or an IndexError/struct.error where the bytes are not a property list.
-    """
-    (flags,) = struct.unpack_from(">H", raw)
-    if flags & 1:
-        raise ValueError("property flags continue; AMQP 0-9-1 defines no such property")
-    fields, at = {}, 2
-    for bit, (name, kind) in enumerate(_FIELDS):
-        if not flags & (0x8000 >> bit):
-            continue
-        if kind == "s":
-            size = 1 + raw[at]
-        elif kind == "t":
-            size = 4 + int.from_bytes(raw[at : at + 4], "big")
-        else:
-            size = int(kind)
-        fields[name] = raw[at : at + size]
-        at += size
-    if at != len(raw):
-        raise ValueError(f"property list of {len(raw)} octets ends at {at}")
+    """Split a property list into its fields, each still encoded."""
+    flags, at, fields = int.from_bytes(raw[:2], "big"), 2, {}
+    for bit, name in enumerate(_NAMES):
+        if flags & 0x8000 >> bit:
+            size = 4 + int.from_bytes(raw[at : at + 4], "big") if name == "headers" else _OCTETS.get(name)
+            size = size or 1 + raw[at]
+            fields[name] = raw[at : at + size]
+            at += size
+    if at != len(raw) or flags & 3:
+        raise ValueError("no property list")
     return fields
 
 
 def join(fields: dict[str, bytes]) -> bytes:
-    """Put encoded fields together again; the inverse of `split`."""
-    flags, pieces = 0, []
-    for bit, (name, _) in enumerate(_FIELDS):
-        if name in fields:
-            flags |= 0x8000 >> bit
-            pieces.append(fields[name])
-    return struct.pack(">H", flags) + b"".join(pieces)
+    """Put encoded fields together: the inverse of split."""
+    flags = sum(0x8000 >> bit for bit, name in enumerate(_NAMES) if name in fields)
+    return struct.pack(">H", flags) + b"".join(fields[name] for name in _NAMES if name in fields)
 
 
 def split_table(table: bytes) -> Headers:
-    """Split an encoded field table into names and encoded values; duplicates stay.
-
-    Raises ValueError or IndexError where the bytes are not a table.
-    """
+    """Split an encoded field table into its entries; no bytes at all are an empty one."""
     entries, at = [], 4
     while at < len(table):
-        end = at + 1 + table[at]
-        name, kind = table[at + 1 : end], table[end]
-        if kind in _LONG:
-            size = 5 + int.from_bytes(table[end + 1 : end + 5], "big")
-        elif kind in _FIXED:
-            size = 1 + _FIXED[kind]
-        else:
+        value = at + 1 + table[at]
+        kind = table[value]
+        size = 5 + int.from_bytes(table[value + 1 : value + 5], "big") if kind in _LONG else 1 + _FIXED.get(kind, -2)
+        if size < 1:
             raise ValueError(f"unknown field type {kind}")
-        entries.append((name, table[end : end + size]))
-        at = end + size
-    if at != len(table) and table:
-        raise ValueError(f"field table of {len(table)} octets ends at {at}")
+        entries.append((table[at + 1 : value], table[value : value + size]))
+        at = value + size
+    if table and at != len(table):
+        raise ValueError("no field table")
     return entries
 
 
 def join_table(entries: Headers) -> bytes:
-    """Encode a field table from names and encoded values."""
+    """Encode a field table: the inverse of split_table."""
     content = b"".join(bytes((len(name),)) + name + value for name, value in entries)
     return struct.pack(">I", len(content)) + content
 
 
 def encode(values: dict[str, Any]) -> Headers:
-    """Encode header values (str, int, bytes) as table entries."""
-    entries = []
+    """Encode str, int and bytes as header entries."""
+    entries: Headers = []
     for name, value in values.items():
         pieces: list[bytes] = []
         data.encode_value(pieces, value)
@@ -125,31 +102,33 @@ def encode(values: dict[str, Any]) -> Headers:
 
 
 def decode(value: bytes) -> Any:
-    """Decode one encoded value for people to read; never raises."""
+    """Decode one encoded header value for people to read; never raises."""
     try:
         return data.decode_value(value, 0)[0]
     except Exception:  # pika raises many kinds; what it can't decode is shown as bytes
         return value
 
 
-def text(raw: bytes, name: str) -> str | None:
-    """Return a short-string property as text, or None where absent or unreadable."""
+def show(raw: bytes) -> dict[str, Any]:
+    """Return a property list decoded for people and tools to read; never raises."""
     try:
-        field = split(raw).get(name)
-    except (ValueError, IndexError, struct.error):
-        return None
-    return field[1:].decode("utf-8", "replace") if field else None
+        shown: dict[str, Any] = {}
+        for name, value in split(raw).items():
+            if name == "headers":
+                shown[name] = {n.decode("utf-8", "replace"): decode(entry) for n, entry in split_table(value)}
+            else:
+                octets = name in _OCTETS
+                shown[name] = int.from_bytes(value, "big") if octets else value[1:].decode("utf-8", "replace")
+        return shown
+    except ERRORS:
+        return {"octets": raw}
 
 
 def correlation_id(raw: bytes) -> str | None:
-    """Return the correlation id; cheap where there is none (flag bit 10)."""
-    return text(raw, "correlation_id") if raw[0] & 0x04 else None
-
-
-def headers(raw: bytes) -> dict[str, Any]:
-    """Return a message's headers decoded for people and tools to read; never raises."""
+    """Return the correlation id, cheaply where there is none; never raises."""
+    if not raw[0] & 0x04:  # flag bit 10
+        return None
     try:
-        entries = split_table(split(raw).get("headers", b""))
-    except (ValueError, IndexError, struct.error):
-        return {}
-    return {name.decode("utf-8", "replace"): decode(value) for name, value in entries}
+        return split(raw)["correlation_id"][1:].decode("utf-8", "replace")
+    except ERRORS:
+        return None

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
-import sys
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pika
 from pika import exceptions
@@ -20,49 +18,42 @@ _CATALOGUE = (("HAL-1", "HAL 9000", 2001.0), ("C3P0", "Protocol Droid", 700.0), 
 
 def sample() -> bytes:
     """Return one order as payment's first generation writes it."""
-    items = [
-        {"sku": sku, "qty": qty, "name": name, "price": price, "subtotal": qty * price}
-        for sku, name, price in random.sample(_CATALOGUE, random.randint(1, 3))
-        for qty in (random.randint(1, 3),)
-    ]
-    total = sum(float(str(item["subtotal"])) for item in items)
+    items, total = [], 0.0
+    for qty, (sku, name, price) in enumerate(_CATALOGUE, 1):
+        items.append({"sku": sku, "qty": qty, "name": name, "price": price, "subtotal": qty * price})
+        total += qty * price
     cart = {"items": items, "total": total, "tax": round(total / 6, 2)}
     return json.dumps({"orderid": str(uuid.uuid4()), "user": "sample", "cart": cart}).encode()
 
 
 def bodies(count: int, file: str | None) -> Iterator[bytes]:
-    """Yield `count` sample orders, or each line of `file` ("-" is standard input) as it is."""
+    """Yield `count` samples, or each line of `file` ("-" is standard input) as it is."""
     if file is None:
         yield from (sample() for _ in range(count))
-    elif file == "-":
-        yield from (line.rstrip(b"\n") for line in sys.stdin.buffer)
-    else:
-        with open(file, "rb") as lines:
-            yield from (line.rstrip(b"\n") for line in lines)
+        return
+    with Path("/dev/stdin" if file == "-" else file).open("rb") as lines:
+        yield from (line.rstrip(b"\n") for line in lines)
 
 
 def publish(
-    settings: Settings, parameters: pika.ConnectionParameters, messages: Iterator[bytes], interval: float
+    settings: Settings, parameters: pika.ConnectionParameters, messages: Iterable[bytes], interval: float
 ) -> tuple[int, int]:
-    """Publish `messages`, `interval` seconds apart; return how many were taken and returned.
+    """Publish `messages`, `interval` seconds apart; return how many were taken and how many came back.
 
-    Raises pika's exceptions, and OSError.
+    Raises pika's exceptions.
     """
     taken = returned = 0
-    # Payment sends nothing but headers: transient, no content type, no message id.
-    props = pika.BasicProperties(headers={})
+    props = pika.BasicProperties(headers={})  # payment sends nothing else: transient, no content type
     conn = pika.BlockingConnection(parameters)
     try:
         channel = conn.channel()
         topology.declare_exchange(channel, settings)
         channel.confirm_delivery()
         for body in messages:
-            if taken + returned and interval:
+            if interval and (taken or returned):
                 conn.sleep(interval)
             try:
-                channel.basic_publish(
-                    settings.exchange, settings.routing_key, body, props, mandatory=True
-                )
+                channel.basic_publish(settings.exchange, settings.routing_key, body, props, mandatory=True)
                 taken += 1
             except exceptions.UnroutableError:
                 returned += 1

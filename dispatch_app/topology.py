@@ -16,7 +16,7 @@ RETRY_DELAYS = (1, 5, 30, 120, 300)
 
 # Their type is named so that a virtual host's default of quorum queues doesn't apply: those
 # count every look at a dead letter as a delivery and drop it after 20 (RabbitMQ 4.0 docs).
-OWN: dict[str, Any] = {"x-queue-type": "classic"}
+_OWN: dict[str, Any] = {"x-queue-type": "classic"}
 
 
 def dead_queue(settings: Settings) -> str:
@@ -24,27 +24,22 @@ def dead_queue(settings: Settings) -> str:
     return f"{settings.queue}.dead"
 
 
-def retry_queue(settings: Settings, attempt: int) -> str:
-    """Return the queue for an order whose `attempt`-th attempt (from 1) failed."""
-    return f"{settings.queue}.retry.{RETRY_DELAYS[attempt - 1]}s"
+def retry_queue(settings: Settings, failures: int) -> str:
+    """Return the queue for an order that had failed `failures` times before this one."""
+    return f"{settings.queue}.retry.{RETRY_DELAYS[failures]}s"
 
 
-def retry_arguments(settings: Settings, delay: int) -> dict[str, Any]:
-    """Return a retry queue's arguments: after `delay` seconds back to the order queue."""
-    return {
-        **OWN,
-        "x-message-ttl": delay * 1000,
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": settings.queue,
-    }
-
-
-def declare(channel: Any, settings: Settings) -> None:
-    """Declare everything, on any pika channel; the asynchronous ones queue the calls."""
-    declare_exchange(channel, settings)
-    channel.queue_declare(settings.queue, durable=True)
-    channel.queue_bind(settings.queue, settings.exchange, settings.routing_key)
-    declare_own(channel, settings)
+def queues(settings: Settings) -> dict[str, dict[str, Any] | None]:
+    """Return the arguments of every queue, by name; a retry queue's lead back to the order queue."""
+    found: dict[str, dict[str, Any] | None] = {settings.queue: None, dead_queue(settings): _OWN}
+    for failures, delay in enumerate(RETRY_DELAYS):
+        found[retry_queue(settings, failures)] = {
+            **_OWN,
+            "x-message-ttl": delay * 1000,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": settings.queue,
+        }
+    return found
 
 
 def declare_exchange(channel: Any, settings: Settings) -> None:
@@ -52,9 +47,9 @@ def declare_exchange(channel: Any, settings: Settings) -> None:
     channel.exchange_declare(settings.exchange, "direct", durable=True)
 
 
-def declare_own(channel: Any, settings: Settings) -> None:
-    """Declare the queues for dead letters and for retries."""
-    channel.queue_declare(dead_queue(settings), durable=True, arguments=OWN)
-    for attempt, delay in enumerate(RETRY_DELAYS, 1):
-        name = retry_queue(settings, attempt)
-        channel.queue_declare(name, durable=True, arguments=retry_arguments(settings, delay))
+def declare(channel: Any, settings: Settings) -> None:
+    """Declare and bind everything; pika's asynchronous channels line the requests up."""
+    declare_exchange(channel, settings)
+    for name, arguments in queues(settings).items():
+        channel.queue_declare(name, durable=True, arguments=arguments)
+    channel.queue_bind(settings.queue, settings.exchange, settings.routing_key)

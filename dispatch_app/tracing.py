@@ -1,4 +1,4 @@
-"""Spans for orders, where OpenTelemetry is installed; the publisher's trace is continued."""
+"""Spans for orders where OpenTelemetry is installed; the publisher's trace goes on in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Tracer = Callable[[str, bytes], AbstractContextManager[Any]]  # order id, proper
 
 
 def tracer() -> Tracer | None:
-    """Return what opens a span around an order, or None where OpenTelemetry is missing."""
+    """Return what opens a span around an order, or None without OpenTelemetry."""
     try:
         from opentelemetry import propagate, trace
     except ImportError:
@@ -20,13 +20,15 @@ def tracer() -> Tracer | None:
     source = trace.get_tracer("dispatch_app")
 
     def span(order_id: str, raw: bytes) -> AbstractContextManager[Any]:
-        # Trace context travels in the headers traceparent and tracestate (W3C Trace Context).
-        carrier = {name: str(value) for name, value in properties.headers(raw).items()}
-        return source.start_as_current_span(
+        # The headers traceparent and tracestate carry the context (W3C Trace Context).
+        headers = properties.show(raw).get("headers", {})
+        carrier = {name: value for name, value in headers.items() if isinstance(value, str)}
+        opened: AbstractContextManager[Any] = source.start_as_current_span(
             "dispatch order",
             context=propagate.extract(carrier),
             kind=trace.SpanKind.CONSUMER,
             attributes={"messaging.system": "rabbitmq", "order.id": order_id},
         )
+        return opened
 
     return span
