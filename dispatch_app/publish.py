@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,7 +33,8 @@ def bodies(count: int, file: str | None) -> Iterator[bytes]:
     if file is None:
         yield from (sample() for _ in range(count))
         return
-    with Path("/dev/stdin" if file == "-" else file).open("rb") as lines:
+    # Not /dev/stdin: a pipe that belongs to another user can be read, but not opened again.
+    with contextlib.nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as lines:
         yield from (line.rstrip(b"\n") for line in lines)
 
 
