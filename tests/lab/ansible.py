@@ -38,7 +38,8 @@ class Run:
 def playbook(name: str, *arguments: str, inventory: Path = LAB_INVENTORY, show: bool = False) -> Run:
     """Run ``playbooks/<name>.yml`` on `inventory`; with `show`, print its output as it comes."""
     command = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), f"playbooks/{name}.yml", *arguments]
-    process = subprocess.Popen(
+    lines = []
+    with subprocess.Popen(
         command,
         cwd=ROOT,
         env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"},
@@ -46,11 +47,10 @@ def playbook(name: str, *arguments: str, inventory: Path = LAB_INVENTORY, show: 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if show:
-            print(line, end="", flush=True)
-    return Run(process.wait(), "".join(lines))
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if show:
+                print(line, end="", flush=True)
+    return Run(process.returncode, "".join(lines))

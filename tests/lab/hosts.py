@@ -42,6 +42,17 @@ class Lab:
     def network(self) -> str:
         return f"roboshop-{self.name}"
 
+    def connection(self, name: str) -> dict[str, str | int]:
+        """The variables by which Ansible reaches a host over SSH."""
+        known_hosts = self.state / "known_hosts"
+        return {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": next(host.ssh_port for host in self.hosts if host.name == name),
+            "ansible_user": LOGIN,
+            "ansible_ssh_private_key_file": str(self.state / "id_ed25519"),
+            "ansible_ssh_common_args": f"-o UserKnownHostsFile={known_hosts} -o IdentitiesOnly=yes",
+        }
+
     def up(self, client: docker.DockerClient, image: str) -> None:
         """Boot every host that isn't running and record its host key. Raises LabError where one does not come up."""
         self.state.mkdir(parents=True, exist_ok=True)
@@ -52,7 +63,8 @@ class Lab:
         known_hosts = []
         for host, container in zip(self.hosts, containers, strict=True):
             _await_boot(container)
-            _put(container, f"/home/{LOGIN}/.ssh/authorized_keys", key, owner=LOGIN)
+            put(container, f"/home/{LOGIN}/.ssh", {"authorized_keys": key.encode()})
+            _run(container, "chown", LOGIN, f"/home/{LOGIN}/.ssh/authorized_keys")
             host_key = _run(container, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()
             known_hosts.append(f"[127.0.0.1]:{host.ssh_port} {host_key[0]} {host_key[1]}\n")
             print(f"  {host.name}: up, ssh on 127.0.0.1:{host.ssh_port}", flush=True)
@@ -124,14 +136,15 @@ def _await_boot(container: Container) -> None:
     )
 
 
-def _put(container: Container, path: str, text: str, owner: str) -> None:
+def put(container: Container, directory: str, files: dict[str, bytes]) -> None:
+    """Write files, by name, into a directory of a host; root owns them and alone can read them."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        member = tarfile.TarInfo(Path(path).name)
-        member.size, member.mode = len(text.encode()), 0o600
-        tar.addfile(member, io.BytesIO(text.encode()))
-    container.put_archive(str(Path(path).parent), archive.getvalue())
-    _run(container, "chown", owner, path)
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o600
+            tar.addfile(member, io.BytesIO(content))
+    container.put_archive(directory, archive.getvalue())
 
 
 def _run(container: Container, *command: str) -> str:

@@ -1,0 +1,144 @@
+"""The tests' own lab: two brokers, a Dispatch host and one that is never provisioned, beside a user's ``make lab``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import pika
+import pytest
+from docker.models.containers import Container
+
+from tests.lab import engine, image
+from tests.lab.ansible import LAB_INVENTORY, ROOT, Run, playbook
+from tests.lab.hosts import LABEL, Host, Lab, execute, put
+
+NAME = "test"
+BROKER, OTHER_BROKER, DISPATCH, FRESH = "test-broker", "test-broker-2", "test-dispatch", "test-fresh"
+
+
+@dataclass(frozen=True)
+class TestLab:
+    """The hosts and an inventory of them that a test may edit: a copy of the lab's own."""
+
+    __test__ = False
+
+    client: docker.DockerClient
+    lab: Lab
+    inventory: Path
+    password: str
+    amqp_ports: dict[str, int]
+
+    def host(self, name: str) -> Container:
+        return self.client.containers.get(name)
+
+    def run(self, name: str, *command: str) -> str:
+        """Run a command on a host as root; return what it printed, without white space at its ends."""
+        code, output = execute(self.host(name), *command)
+        assert code == 0, f"{' '.join(command)} on {name}: {output}"
+        return output
+
+    def put(self, name: str, directory: str, *files: Path) -> None:
+        """Copy files of this machine into a directory of a host."""
+        put(self.host(name), directory, {file.name: file.read_bytes() for file in files})
+
+    def playbook(self, name: str, *arguments: str) -> Run:
+        return playbook(name, *arguments, inventory=self.inventory)
+
+    @contextlib.contextmanager
+    def edited(self, old: str, new: str) -> Iterator[None]:
+        """Change one line of the inventory, as a user does; put it and the Dispatch host back afterwards."""
+        file = self.inventory / "group_vars" / "all" / "dispatch.yml"
+        before = file.read_text()
+        replace(file, old, new)
+        yield
+        file.write_text(before)
+        run = self.playbook("dispatch")
+        assert run.code == 0, run.output
+
+    def publish(self, body: bytes, broker: str = BROKER, exchange: str = "robot-shop") -> None:
+        """Publish as payment does: the exchange declared, transient, headers {} and nothing else."""
+        connection = pika.BlockingConnection(
+            pika.ConnectionParameters(
+                "127.0.0.1", self.amqp_ports[broker], credentials=pika.PlainCredentials("roboshop", self.password)
+            )
+        )
+        channel = connection.channel()
+        channel.exchange_declare(exchange, "direct", durable=True)
+        channel.basic_publish(exchange, "orders", body, pika.BasicProperties(headers={}))
+        connection.close()
+
+    def dispatched(self, order: str) -> list[dict[str, Any]]:
+        """What the ledger of the Dispatch host says of an order."""
+        lines = self.run(DISPATCH, "dispatch", "orders", "--json", "--id", order).splitlines()
+        return [dict(json.loads(line)) for line in lines]
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    """Replace what stands exactly once in a file."""
+    text = file.read_text()
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
+    file.write_text(text.replace(old, new))
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until `condition` holds; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.2)
+
+
+def order(order_id: str | None = None) -> dict[str, Any]:
+    """An order as payment's first generation writes it."""
+    item = {"sku": "HAL-1", "qty": 1, "name": "HAL 9000", "price": 2001, "subtotal": 2001}
+    cart = {"items": [item], "total": 2001, "tax": 333.5}
+    return {"orderid": order_id or str(uuid.uuid4()), "user": "dave", "cart": cart}
+
+
+@pytest.fixture(scope="session")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
+    """Booted hosts, not provisioned yet."""
+    directory = tmp_path_factory.mktemp("lab")
+    ports = {BROKER: 22351, OTHER_BROKER: 22352}
+    lab = Lab(
+        NAME,
+        directory / ".lab",
+        (
+            Host(BROKER, "rabbitmq", 22301, ((5672, ports[BROKER]),)),
+            Host(OTHER_BROKER, "rabbitmq", 22302, ((5672, ports[OTHER_BROKER]),)),
+            Host(DISPATCH, "dispatch", 22303),
+            Host(FRESH, "fresh", 22304),
+        ),
+    )
+    client = engine.connect(ROOT / ".lab")
+    lab.down(client)
+    lab.up(client, image.ensure(client))
+    inventory = directory / "inventories" / "lab"
+    shutil.copytree(LAB_INVENTORY, inventory)
+    replace(inventory / "lab.docker.yml", f"get('{LABEL}') == 'lab'", f"get('{LABEL}') == '{NAME}'")
+    replace(inventory / "group_vars" / "all" / "dispatch.yml", "host: broker", f"host: {BROKER}")
+    password = uuid.uuid4().hex
+    (lab.state / "amqp_password").write_text(password + "\n")
+    test_lab = TestLab(client, lab, inventory, password, ports)
+    yield test_lab
+    lab.down(client)
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def lab(hosts: TestLab) -> TestLab:
+    """The hosts, provisioned by ``playbooks/site.yml``."""
+    run = hosts.playbook("site", "-vvv", "--diff")
+    assert run.code == 0, run.output
+    assert hosts.password not in run.output
+    assert run.recap.keys() == {BROKER, OTHER_BROKER, DISPATCH}
+    return hosts

@@ -1,0 +1,160 @@
+"""The main job on real hosts, over SSH: what `make lab` and the README promise."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import uuid
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import BROKER, DISPATCH, OTHER_BROKER, TestLab, order, until
+from tests.lab.ansible import ROOT
+
+
+def test_a_second_run_changes_nothing(lab: TestLab) -> None:
+    run = lab.playbook("site")
+    assert run.code == 0, run.output
+    assert run.changed == 0, run.output
+
+
+def test_check_mode_reports_no_change_on_provisioned_hosts(lab: TestLab) -> None:
+    run = lab.playbook("site", "--check", "--diff")
+    assert run.code == 0, run.output
+    assert run.changed == 0, run.output
+
+
+def test_the_runbook_s_verification(lab: TestLab) -> None:
+    assert lab.run(DISPATCH, "systemctl", "is-enabled", "dispatch") == "enabled"
+    status = lab.run(DISPATCH, "systemctl", "status", "dispatch")
+    assert "active (running)" in status
+    assert "waiting for messages" in lab.run(DISPATCH, "journalctl", "-u", "dispatch", "-e")
+
+
+def test_an_order_as_payment_publishes_it_is_dispatched(lab: TestLab) -> None:
+    published = order()
+    lab.publish(json.dumps(published).encode())
+    until(lambda: lab.dispatched(published["orderid"]) != [])
+
+
+def test_an_order_of_the_newer_generation_is_dispatched(lab: TestLab) -> None:
+    published = {
+        "userId": "65f1",
+        "userEmail": "dave@example.com",
+        "userName": "Dave",
+        "items": [{"sku": "HAL-1", "quantity": 1}],
+        "total": 2001,
+        "cityId": "7",
+        "transactionId": str(uuid.uuid4()),
+        "status": "PAID",
+    }
+    with lab.edited("dispatch_amqp_host:", "dispatch_amqp_exchange: roboshop\ndispatch_amqp_host:"):
+        run = lab.playbook("dispatch")
+        assert run.code == 0, run.output
+        lab.publish(json.dumps(published).encode(), exchange="roboshop")
+        until(lambda: lab.dispatched(str(published["transactionId"])) != [])
+
+
+def test_one_line_points_dispatch_at_another_broker(lab: TestLab) -> None:
+    published = order()
+    with lab.edited(f"dispatch_amqp_host: {BROKER}", f"dispatch_amqp_host: {OTHER_BROKER}"):
+        run = lab.playbook("dispatch")
+        assert run.code == 0, run.output
+        lab.publish(json.dumps(published).encode(), broker=OTHER_BROKER)
+        until(lambda: lab.dispatched(published["orderid"]) != [])
+
+
+def test_a_broker_that_is_not_there_fails_the_play_and_says_why(lab: TestLab) -> None:
+    with lab.edited(f"dispatch_amqp_host: {BROKER}", "dispatch_amqp_host: broker.invalid"):
+        run = lab.playbook("dispatch", "-e", "app_service_start_seconds=5")
+        assert run.code != 0
+        assert "dispatch is not ready 5 s after its start" in run.output
+        assert "broker.invalid" in run.output
+
+
+@pytest.mark.parametrize("body", [b"not json", b'["not an object"]', b'{"user": "dave"}', b"\xff\xfe", b""])
+def test_a_message_that_is_no_order_is_kept_as_a_dead_letter(lab: TestLab, body: bytes) -> None:
+    def dead() -> int:
+        return len(lab.run(DISPATCH, "dispatch", "dead", "list", "--json").splitlines())
+
+    before = dead()
+    lab.publish(body)
+    until(lambda: dead() == before + 1)
+    assert "NRestarts=0" in lab.run(DISPATCH, "systemctl", "show", "dispatch", "-p", "NRestarts")
+
+
+def test_an_artifact_by_url_with_requirements_alone_is_built_from_an_index(lab: TestLab, tmp_path: Path) -> None:
+    # The broker's host serves the artifact and, behind a certificate of its own, the index.
+    wheels = ROOT / "dist" / "dispatch.zip"
+    slim = tmp_path / "slim.zip"
+    with zipfile.ZipFile(wheels) as source, zipfile.ZipFile(slim, "w") as target:
+        for name in source.namelist():
+            if not name.startswith("wheels/"):
+                target.writestr(name, source.read(name))
+    lab.run(BROKER, "mkdir", "-p", "/srv/index")
+    lab.put(BROKER, "/srv", slim, wheels)
+    script = f"""
+        apt-get update -qq && apt-get install -qq -y --no-install-recommends openssl unzip nginx-light >/dev/null
+        cd /srv && unzip -q -o dispatch.zip 'wheels/*'
+        for wheel in wheels/*.whl; do
+          name=$(basename $wheel | cut -d- -f1 | tr _ -); mkdir -p index/$name && cp $wheel index/$name/
+        done
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={BROKER} -addext subjectAltName=DNS:{BROKER} \
+          -keyout key.pem -out certificate.pem 2>/dev/null
+        echo 'server {{ listen 80; listen 443 ssl; root /srv; autoindex on;
+          ssl_certificate /srv/certificate.pem; ssl_certificate_key /srv/key.pem; }}' > /etc/nginx/sites-enabled/default
+        chmod -R a+rX /srv && systemctl reload-or-restart nginx
+    """
+    lab.run(BROKER, "sh", "-ec", script)
+    certificate = lab.run(BROKER, "cat", "/srv/certificate.pem")
+    lab.run(DISPATCH, "sh", "-c", f"echo {shlex.quote(certificate)} > /etc/ssl/index.pem")
+    digest = lab.run(BROKER, "sha256sum", "/srv/slim.zip").split()[0]
+    variables = {
+        "dispatch_artifact": f"http://{BROKER}/slim.zip",
+        "dispatch_artifact_sha256": digest,
+        "dispatch_index_url": f"https://{BROKER}/index",
+        "dispatch_ca_bundle": "/etc/ssl/index.pem",
+    }
+    run = lab.playbook("dispatch", "-e", json.dumps(variables))
+    assert run.code == 0, run.output
+    assert digest[:12] in lab.run(DISPATCH, "readlink", "/app/current")
+    again = lab.playbook("dispatch", "-e", json.dumps(variables))
+    assert again.code == 0, again.output
+    assert again.changed == 0, again.output
+    requests = lab.run(BROKER, "cat", "/var/log/nginx/access.log")
+    assert requests.count("GET /slim.zip") == 1
+    assert ".whl" in requests
+
+    published = order()
+    lab.publish(json.dumps(published).encode())
+    until(lambda: lab.dispatched(published["orderid"]) != [])
+    assert lab.playbook("dispatch").code == 0
+
+
+def test_remove_takes_everything_but_the_ledger_and_site_brings_it_back(lab: TestLab) -> None:
+    published = order()
+    lab.publish(json.dumps(published).encode())
+    until(lambda: lab.dispatched(published["orderid"]) != [])
+
+    hosts = ("--limit", f"{DISPATCH},{OTHER_BROKER}")
+    run = lab.playbook("remove", *hosts)
+    assert run.code == 0, run.output
+    left = lab.run(
+        DISPATCH, "sh", "-c", "ls -d /app /etc/dispatch /usr/bin/dispatch /etc/systemd/system/dispatch* || :"
+    )
+    assert "cannot access" in left
+    assert not [line for line in left.splitlines() if line.startswith("/")]
+    assert lab.run(DISPATCH, "sh", "-c", "getent passwd roboshop || echo gone") == "gone"
+    assert lab.run(DISPATCH, "ls", "/var/lib/dispatch/ledger.db")
+    assert lab.run(OTHER_BROKER, "sh", "-c", "command -v rabbitmqctl || echo gone") == "gone"
+
+    run = lab.playbook("site", *hosts)
+    assert run.code == 0, run.output
+    assert lab.dispatched(published["orderid"]) != []
+
+    run = lab.playbook("remove", "-e", "dispatch_remove_ledger=true", *hosts)
+    assert run.code == 0, run.output
+    assert lab.run(DISPATCH, "sh", "-c", "test -e /var/lib/dispatch || echo gone") == "gone"
+    assert lab.playbook("site", *hosts).code == 0
