@@ -36,8 +36,9 @@ def check(_: argparse.Namespace) -> int:
     settings = configuration.load(os.environ)
     failures = []
     for host in settings.hosts:
-        failure, remarks = check(settings, host)
-        print("".join(f"note: {remark}.\n" for remark in remarks), end="")
+        failure, missing = check(settings, host)
+        if missing:
+            print(f"note: run has still to declare {', '.join(missing)}.")
         if failure:
             print(f"failed: {failure}.", file=sys.stderr)
             failures.append(failure)
@@ -118,14 +119,14 @@ def backup(args: argparse.Namespace) -> int:
 
 def _connected(settings: configuration.Settings, work: Callable[[Any], Any]) -> Any:
     """Call `work` with the parameters of each host in turn, until one can be reached."""
-    from pika.exceptions import AMQPChannelError, AMQPConnectionError
+    from pika.exceptions import AMQPChannelError
 
-    from .connection import explain, parameters
+    from .connection import ERRORS, explain, parameters
 
     for host in settings.hosts:
         try:
             return work(parameters(settings, host))
-        except (AMQPChannelError, AMQPConnectionError, OSError) as error:
+        except ERRORS as error:
             print(f"failed: {explain(error, settings, host)}.", file=sys.stderr)
             if isinstance(error, AMQPChannelError):
                 break  # the broker was reached, and said no

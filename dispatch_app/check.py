@@ -16,7 +16,7 @@ import pika
 from pika import exceptions
 
 from . import topology
-from .connection import Failure, explain, parameters
+from .connection import ERRORS, Failure, explain, parameters
 from .settings import Settings
 
 # What no broker accepts: an exchange's name, a queue's time to live, a consumer's priority.
@@ -24,32 +24,32 @@ _NO_EXCHANGE, _NO_QUEUE, _NO_CONSUMER = {"alternate-exchange": 1}, {"x-message-t
 
 
 def check(settings: Settings, host: str) -> tuple[Failure | None, list[str]]:
-    """Check one host; return what failed, if anything, and remarks."""
-    remarks: list[str] = []
+    """Check one host; return what failed, if anything, and the names `run` has still to declare."""
+    missing: list[str] = []
     conn = None
     try:
         conn = pika.BlockingConnection(parameters(settings, host))
-        _topology(partial(_refused, conn), settings, remarks)
+        _topology(partial(_refused, conn), settings, missing)
         _permissions(partial(_refused, conn), settings)
-    except (exceptions.AMQPError, OSError) as error:
-        return explain(error, settings, host), remarks
+    except ERRORS as error:
+        return explain(error, settings, host), missing
     finally:
         if conn is not None and conn.is_open:
             conn.close()
-    return None, remarks
+    return None, missing
 
 
-def _topology(refused: Callable[..., bool], settings: Settings, remarks: list[str]) -> None:
+def _topology(refused: Callable[..., bool], settings: Settings, missing: list[str]) -> None:
     """Declare what exists just as `run` will, and try whether `run` may declare the rest."""
-    exchange, missing = settings.exchange, "the {} doesn't exist yet: run declares it"
+    exchange = settings.exchange
     if refused(404, "exchange_declare", exchange, passive=True):
-        remarks.append(missing.format(f"exchange {exchange}"))
+        missing.append(exchange)
         refused(406, "exchange_declare", exchange, arguments=_NO_EXCHANGE)
     else:
         refused(0, "exchange_declare", exchange, "direct", durable=True)
     for name, arguments in topology.queues(settings).items():
         if refused(404, "queue_declare", name, passive=True):
-            remarks.append(missing.format(f"queue {name}"))
+            missing.append(name)
             arguments, code = _NO_QUEUE, 406
         else:
             code = 0

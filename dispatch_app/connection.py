@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import pika
 from pika import exceptions
-from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
+from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
 from .settings import Settings
 
 # Seconds. RabbitMQ's guide on heartbeats calls 5 to 20 optimal; lower ones take a busy peer for a
-# dead one. pika gives up after 5 s more, RabbitMQ after two of them.
-HEARTBEAT = 15
+# dead one. With 10, pika gives a silent broker up after 15 to 30 s, RabbitMQ a silent client after 20.
+HEARTBEAT = 10
 
 
 class Failure(NamedTuple):
@@ -28,6 +28,9 @@ class Failure(NamedTuple):
     def __str__(self) -> str:
         return f"{self.cause}; {self.remedy}"
 
+
+# What pika raises where a connection or a channel fails.
+ERRORS = (exceptions.AMQPError, AMQPConnectorException, OSError)
 
 UNRESOLVABLE, REFUSED, TIMED_OUT, CREDENTIALS, VHOST, PERMISSION, DECLARED, TLS, OTHER = range(10, 19)
 

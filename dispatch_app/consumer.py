@@ -21,7 +21,7 @@ from pika import exceptions
 
 from . import deadletter, topology
 from .health import State
-from .ledger import DATA_ERRORS, Ledger, Row
+from .ledger import Ledger, Row
 from .logs import fields, log
 from .orders import Order, parse
 from .outbox import Outbox, Parcel
@@ -75,8 +75,8 @@ class Consumer:
         self._prepared: set[str] = set()  # ids of those the hook has taken
         self._oldest = 0.0  # time.monotonic() of the first delivery waiting
         self._scheduled = False
-        self._held = 0.0  # seconds until the ledger is tried again; 0 while it works
-        self._failing = False  # that time is not over
+        self._held = 0.0  # seconds between tries while the ledger can't be written, else 0
+        self._retry_at = 0.0  # time.monotonic() of the next try
         self._drained: Callable[[], None] | None = None
         self._outbox = Outbox(conn, settings, host, lambda reason: state.set("outbox", reason))
         conn.channel(on_open_callback=self._on_open)
@@ -90,7 +90,7 @@ class Consumer:
 
     def drain(self, done: Callable[[], None]) -> None:
         """Take no more deliveries, finish those at hand, then call `done`."""
-        if self._consuming and self._channel.is_open and not self._failing:
+        if self._consuming and self._channel.is_open and not self._held:
             self._drained = done
             self._channel.basic_cancel("dispatch", callback=lambda _: self._work())
         else:
@@ -135,14 +135,17 @@ class Consumer:
         self._conn.ioloop.call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._scheduled = self._failing = False
+        self._scheduled = False
         self._work()
 
     # -- the work ---------------------------------------------------------------------
 
     def _work(self) -> None:
         """Check what waits, record it in one commit, acknowledge."""
-        if self._closed or self._failing:
+        if self._closed:
+            return
+        if (wait := self._retry_at - time.monotonic()) > 0:
+            self._scheduled or self._schedule(wait)
             return
         try:
             self._check()
@@ -150,10 +153,10 @@ class Consumer:
                 self._commit()
         except sqlite3.Error as error:
             self._hold(error)
-        self._state.in_flight = len(self._waiting) + len(self._ready) + len(self._outbox)
-        if self._waiting and not self._scheduled:
+        left = self._state.in_flight = len(self._waiting) + len(self._ready) + len(self._outbox)
+        if (self._waiting or self._ready) and not self._scheduled:
             self._schedule(0)
-        elif self._drained and (self._failing or not self._state.in_flight):
+        if self._drained and (self._held or not left):
             done, self._drained = self._drained, None
             done()
 
@@ -200,11 +203,7 @@ class Consumer:
         """Make the ready orders durable, then acknowledge them. Raises sqlite3.Error."""
         ready, state = self._ready, self._state
         rows = [row for row, _ in ready]
-        try:
-            duplicates = self._ledger.record(rows)
-        except DATA_ERRORS as error:
-            self._isolate(error)
-            return
+        duplicates = self._ledger.record(rows)
         self._ready = []
         self._prepared.clear()
         if self._held:
@@ -221,31 +220,16 @@ class Consumer:
             del rows[index]
         _report("dispatched", rows)
 
-    def _isolate(self, error: Exception) -> None:
-        """Bury the one order whose data the ledger can't take. Raises sqlite3.Error."""
-        ready, self._ready = self._ready, []
-        if len(ready) == 1:
-            self._bury(ready[0][1], "refused-by-ledger", error, ready[0][0][0])
-            return
-        for index, item in enumerate(ready):
-            self._ready = [item]
-            try:
-                self._commit()
-            except sqlite3.Error:
-                self._ready = ready[index:]
-                raise
-
     def _hold(self, error: sqlite3.Error) -> None:
         """Keep everything, unacknowledged, while this host can't write: no order is at fault.
 
         The prefetch limit stops further deliveries meanwhile.
         """
-        self._failing = True
         self._held = min(30.0, self._held * 2 or 0.1)
         reason = f"the ledger can't be written ({error}), orders are held"
         self._state.set("ledger", reason)
         log.error("%s; see to its disk or its lock, trying again in %.1f s", reason, self._held)
-        self._schedule(self._held)
+        self._retry_at = time.monotonic() + self._held
 
     def _acknowledge(self, tags: Iterable[int]) -> None:
         if not self._closed and self._channel.is_open and self._prefix.complete(tags):
@@ -290,6 +274,7 @@ class Consumer:
                 reason=reason, queue=queue, order_id=order_id, correlation_id=correlation_id(raw),
                 letter_id=notes["id"], attempt=notes["attempt"]))  # fmt: skip
             self._acknowledge((tag,))
+            self._state.in_flight -= 1
             if self._drained:
                 self._work()
 

@@ -18,12 +18,6 @@ from urllib.parse import quote
 # id, user, total, items, correlation id, redelivered (0 or 1)
 Row = tuple[str, "str | None", "float | None", "int | None", "str | None", int]
 
-# What the data of a row can cause; any other sqlite3.Error is the host's fault.
-DATA_ERRORS = (
-    sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError,
-    OverflowError, UnicodeError,
-)  # fmt: skip
-
 _SCHEMA = """CREATE TABLE IF NOT EXISTS orders (
   seq INTEGER PRIMARY KEY,
   id TEXT NOT NULL UNIQUE,
@@ -74,7 +68,7 @@ class Ledger:
     def record(self, rows: Sequence[Row]) -> list[int]:
         """Make `rows` durable in one transaction; return the indexes of duplicates, ascending.
 
-        Raises sqlite3.Error, or one of DATA_ERRORS; then nothing was recorded.
+        Raises sqlite3.Error; then nothing was recorded.
         """
         db = self._db
         try:

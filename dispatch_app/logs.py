@@ -1,4 +1,4 @@
-"""Log records: one JSON object a line for machines, plain text on a terminal."""
+"""Log records: one JSON object per line for machines, plain text on a terminal."""
 
 from __future__ import annotations
 
@@ -6,54 +6,35 @@ import json
 import logging
 import os
 import sys
-import time
-from typing import Any
+from datetime import datetime, timezone
 
 log = logging.getLogger("dispatch")
 
-# Priorities of syslog(3), which journald reads from "<n>" before a line (sd-daemon(3)).
-_PRIORITY = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
+# Syslog's priorities, which journald takes from "<n>" in front of a line (sd-daemon(3)).
+_PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4}
 
 
-class JsonFormatter(logging.Formatter):
-    """`{"time", "level", "message", …fields}`; times are UTC with milliseconds."""
+class Formatter(logging.Formatter):
+    """Formats a record and its `fields`; times are UTC with milliseconds."""
 
-    def __init__(self, prefix: bool) -> None:
-        """Put the syslog priority before each line if `prefix`."""
+    def __init__(self, text: bool, journal: bool) -> None:
         super().__init__()
-        self._prefix = prefix
+        self._text, self._journal = text, journal
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line."""
-        clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line: dict[str, Any] = {
-            "time": f"{clock}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        text = json.dumps(line, default=repr)
-        return f"<{_PRIORITY.get(record.levelname, 6)}>{text}" if self._prefix else text
-
-
-class TextFormatter(logging.Formatter):
-    """`12:30:00 INFO    message name=value …`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line."""
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        fields = "".join(f" {name}={value}" for name, value in getattr(record, "fields", {}).items())
-        text = f"{clock} {record.levelname:<8}{record.getMessage()}{fields}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        """Return the record as text or as JSON."""
+        message, extra = record.getMessage(), getattr(record, "fields", {})
+        time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")[:23] + "Z"
+        if self._text:
+            return " ".join((time, record.levelname, message, *(f"{name}={value}" for name, value in extra.items())))
+        line = json.dumps({"time": time, "level": record.levelname.lower(), "message": message, **extra}, default=repr)
+        return f"<{_PRIORITIES.get(record.levelno, 6)}>{line}" if self._journal else line
 
 
 def setup() -> None:
-    """Log to stderr. pika stays silent: each of its failures is logged here with its cause."""
+    """Log to standard error. pika is silent: what fails there is logged here, with its cause."""
     handler = logging.StreamHandler(sys.stderr)
-    journal = bool(os.environ.get("JOURNAL_STREAM"))
-    handler.setFormatter(TextFormatter() if sys.stderr.isatty() else JsonFormatter(journal))
+    handler.setFormatter(Formatter(sys.stderr.isatty(), "JOURNAL_STREAM" in os.environ))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
