@@ -38,9 +38,9 @@ _LOG = "look at RabbitMQ's log"
 _GRANT = "grant it: rabbitmqctl set_permissions -p {s.vhost} {s.user} …"
 # The first that fits, by exception.
 _ERRORS: tuple[tuple[type[BaseException], int, str, str], ...] = (
-    (ssl.SSLCertVerificationError, TLS, "the certificate of {where} is not trusted ({error.verify_message})",
+    (ssl.SSLCertVerificationError, TLS, "the certificate of {where} is not trusted ({detail})",
      "set AMQP_TLS_CA to the CA that signed it, or AMQP_TLS_SERVER_NAME to the name in it"),
-    (ssl.SSLError, TLS, "TLS with {where} failed ({error.reason})",
+    (ssl.SSLError, TLS, "TLS with {where} failed ({detail})",
      "see that AMQP_PORT is a TLS port, and that the certificate and key files fit"),
     (socket.gaierror, UNRESOLVABLE, "the host name {host} can't be resolved", "correct AMQP_HOST or this host's DNS"),
     (ConnectionRefusedError, REFUSED, "{where} refuses connections", "see that RabbitMQ runs and AMQP_PORT is right"),
@@ -54,7 +54,7 @@ _ERRORS: tuple[tuple[type[BaseException], int, str, str], ...] = (
     (exceptions.ConsumerCancelled, OTHER, "the broker cancelled the consumer",
      "none if the queue {s.queue} was deleted or moved; it is declared again"),
     (exceptions.StreamLostError, OTHER, "{where} dropped the connection", _LOG),
-    (OSError, OTHER, "{where} can't be reached ({error.strerror})", "look at this host's routes and firewall"),
+    (OSError, OTHER, "{where} can't be reached ({detail})", "look at this host's routes and firewall"),
 )  # fmt: skip
 # The first that fits, by reply code (AMQP 0-9-1, 1.2) and a part of the reply text.
 _REPLIES = (
@@ -89,7 +89,7 @@ def parameters(settings: Settings, host: str) -> pika.ConnectionParameters:
 
 def explain(error: BaseException, settings: Settings, host: str) -> Failure:
     """Say in plain words why reaching or using the broker failed."""
-    known = {"where": f"{host}:{settings.port}", "host": host, "s": settings}
+    known: dict[str, object] = {"where": f"{host}:{settings.port}", "host": host, "s": settings}
     for part in _chain(error):
         reply, text = getattr(part, "reply_code", None), str(getattr(part, "reply_text", part))
         if isinstance(part, exceptions.ProbableAuthenticationError):
@@ -103,7 +103,8 @@ def explain(error: BaseException, settings: Settings, host: str) -> Failure:
             return Failure(OTHER, f"{known['where']} answered {reply} {text}", _LOG)
         for kind, exit_code, cause, remedy in _ERRORS:
             if isinstance(part, kind):
-                return Failure(exit_code, cause.format(error=part, **known), remedy.format(**known))
+                known["detail"] = getattr(part, "verify_message", None) or getattr(part, "strerror", None) or part
+                return Failure(exit_code, cause.format(**known), remedy.format(**known))
     return Failure(OTHER, f"{known['where']}: {error!r}", _LOG)
 
 

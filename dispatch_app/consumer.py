@@ -145,7 +145,8 @@ class Consumer:
         if self._closed:
             return
         if (wait := self._retry_at - time.monotonic()) > 0:
-            self._scheduled or self._schedule(wait)
+            if not self._scheduled:
+                self._schedule(wait)
             return
         try:
             self._check()
@@ -191,7 +192,7 @@ class Consumer:
                 with self._tracer(order.id, raw) if self._tracer else nullcontext():
                     if self._hook:
                         self._hook(order)
-            except Exception as error:  # the hook is someone else's: anything may come out
+            except (Exception, SystemExit) as error:  # the hook is someone else's: anything may come out
                 if attempt == HOOK_TRIES:
                     self._defer(delivery, order.id, error)
             else:
@@ -237,10 +238,10 @@ class Consumer:
 
     # -- what can't be recorded -------------------------------------------------------
 
-    def _bury(self, delivery: Delivery, reason: str, error: Exception, order_id: str | None = None) -> None:
+    def _bury(self, delivery: Delivery, reason: str, error: BaseException, order_id: str | None = None) -> None:
         self._post(delivery, topology.dead_queue(self._settings), reason, error, order_id)
 
-    def _defer(self, delivery: Delivery, order_id: str, error: Exception) -> None:
+    def _defer(self, delivery: Delivery, order_id: str, error: BaseException) -> None:
         """Put an order in the next retry queue, or bury it after the last."""
         attempt = _attempt(deadletter.unwrap(*delivery[3:])[2])
         if attempt < len(topology.RETRY_DELAYS):
@@ -248,7 +249,7 @@ class Consumer:
         else:
             self._bury(delivery, "hook-failed", error, order_id)
 
-    def _post(self, delivery: Delivery, queue: str, reason: str, error: Exception, order_id: str | None) -> None:
+    def _post(self, delivery: Delivery, queue: str, reason: str, error: BaseException, order_id: str | None) -> None:
         tag, _, origin, raw, body = delivery
         raw, body, before = deadletter.unwrap(raw, body)
         key_at = 1 + origin[0]

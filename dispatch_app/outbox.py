@@ -74,7 +74,7 @@ class Outbox:
         self._pump()
 
     def _pump(self) -> None:
-        while self._channel and self._waiting and len(self._flying) < _IN_FLIGHT:
+        while self._channel and self._channel.is_open and self._waiting and len(self._flying) < _IN_FLIGHT:
             parcel = self._waiting.popleft()
             frame_max = self._conn.params.frame_max
             parcel.sent, body = deadletter.wrap(parcel.raw, parcel.body, parcel.notes, parcel.way, frame_max)

@@ -1,0 +1,58 @@
+"""The artifact: the same bytes for the same sources, and all that a host needs."""
+
+import io
+import os
+import re
+import zipfile
+from pathlib import Path
+
+from dispatch_app import artifact
+
+PACKAGE = Path(artifact.__file__).parent
+
+
+def names(content: bytes) -> list[str]:
+    return zipfile.ZipFile(io.BytesIO(content)).namelist()
+
+
+def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
+    files = {"b.py": b"2", "a/c.py": b"1", "a.py": b"3"}
+    assert artifact.build(files) == artifact.build(dict(reversed(files.items())))
+    assert names(artifact.build(files)) == ["a.py", "a/c.py", "b.py"]
+    for copy, stamp in (("one", 1_000_000_000), ("two", 1_700_000_000)):
+        (tmp_path / copy).mkdir()
+        for file in PACKAGE.glob("*.*"):
+            target = tmp_path / copy / file.name
+            target.write_bytes(file.read_bytes())
+            target.chmod(0o600 if copy == "one" else 0o755)
+            os.utime(target, (stamp, stamp))
+    one, two = (artifact.build(artifact.contents(tmp_path / copy, [])) for copy in ("one", "two"))
+    assert one == two
+
+
+def test_one_changed_byte_gives_another_artifact() -> None:
+    assert artifact.build({"a": b"1"}) != artifact.build({"a": b"2"})
+
+
+def test_it_holds_the_package_the_pins_and_the_wheels(tmp_path: Path) -> None:
+    wheel = tmp_path / "pika-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"wheel")
+    found = names(artifact.build(artifact.contents(PACKAGE, [wheel])))
+    assert {"dispatch_app/__main__.py", "requirements.txt", f"wheels/{wheel.name}"} <= set(found)
+    assert not [name for name in found if "artifact" in name or "test" in name or "__pycache__" in name]
+    modules = {f"dispatch_app/{file.name}" for file in PACKAGE.glob("*.py")} - {"dispatch_app/artifact.py"}
+    assert modules == {name for name in found if name.startswith("dispatch_app/")}
+
+
+def test_entries_are_stored_with_fixed_time_and_mode() -> None:
+    (entry,) = zipfile.ZipFile(io.BytesIO(artifact.build({"a.py": b"1"}))).infolist()
+    assert (entry.compress_type, entry.date_time) == (zipfile.ZIP_STORED, (1980, 1, 1, 0, 0, 0))
+    assert entry.external_attr >> 16 == 0o100644
+
+
+def test_every_requirement_is_pinned_by_version_and_hash_and_names_no_index() -> None:
+    lines = (PACKAGE / "requirements.txt").read_text().replace("\\\n", " ").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert len(pins) == 2
+    for pin in pins:
+        assert re.fullmatch(r"[a-z-]+==[0-9.]+( +--hash=sha256:[0-9a-f]{64})+", pin)

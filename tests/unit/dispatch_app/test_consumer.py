@@ -1,0 +1,227 @@
+"""The order of effects: record, then acknowledge, and never on another channel."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatch_app import consumer as module
+from dispatch_app.consumer import Consumer, Prefix
+from dispatch_app.health import State
+from dispatch_app.ledger import Ledger, read
+from dispatch_app.orders import Order
+from dispatch_app.settings import load
+
+
+class Broker:
+    """Stands for pika's connection, its loop and its channels; records what is asked of them."""
+
+    is_open = True
+
+    def __init__(self) -> None:
+        self.timers: list[Callable[[], None]] = []
+        self.acks: list[int] = []
+        self.published: list[str] = []
+        self.confirm: Callable[[Any], None] | None = None
+        self.ioloop = self
+        self.params = self
+        self.frame_max = 131072
+        self.channel_number = 1
+
+    def call_later(self, _delay: float, callback: Callable[[], None]) -> None:
+        self.timers.append(callback)
+
+    def fire(self) -> None:
+        timers, self.timers = self.timers, []
+        for timer in timers:
+            timer()
+
+    def channel(self, on_open_callback: Callable[[Any], None]) -> None:
+        on_open_callback(self)
+
+    def confirm_delivery(self, confirm: Callable[[Any], None], callback: Callable[[Any], None]) -> None:
+        self.confirm = confirm
+        callback(None)
+
+    def basic_consume(self, *_: Any, callback: Callable[[Any], None], **__: Any) -> None:
+        callback(None)
+
+    def basic_cancel(self, _tag: str, callback: Callable[[Any], None]) -> None:
+        callback(None)
+
+    def basic_ack(self, tag: int, multiple: bool) -> None:
+        assert multiple
+        self.acks.append(tag)
+
+    def basic_publish(self, _exchange: str, queue: str, *_: Any, **__: Any) -> None:
+        self.published.append(queue)
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+class Bench:
+    """A consumer on a stand-in broker with a real ledger."""
+
+    def __init__(self, path: Path, hook: Callable[[Order], object] | None = None) -> None:
+        self.path = path
+        self.ledger = Ledger(path)
+        self.state = State()
+        self.broker = Broker()
+        self.lost: list[Exception] = []
+        settings = load({"AMQP_HOST": "a", "AMQP_PASS": "b"})
+        connection: Any = self.broker
+        self.consumer = Consumer(connection, "a", settings, self.ledger, self.state, hook, None, self.lost.append)
+
+    def deliver(self, tag: int, body: bytes | str, redelivered: int = 0) -> None:
+        if isinstance(body, str):
+            body = json.dumps({"orderid": body}).encode()
+        self.consumer._on_delivery((tag, redelivered, b"\x0arobot-shop\x06orders", b"\x20\x00\0\0\0\0", body))
+
+    def recorded(self) -> list[str]:
+        return sorted(order["id"] for order in read(self.path, 1000, {}))
+
+    def confirm(self, tag: int, name: str = "Basic.Ack") -> None:
+        class Frame:
+            class method:  # noqa: N801 - pika's name
+                NAME = name
+                delivery_tag = tag
+                multiple = False
+
+        assert self.broker.confirm
+        self.broker.confirm(Frame)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path / "ledger.db")
+    yield made
+    made.ledger.close()
+
+
+@given(st.permutations(range(1, 30)), st.integers(1, 5))
+def test_the_prefix_is_always_contiguous(order: list[int], size: int) -> None:
+    prefix, done = Prefix(), set()
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        done |= set(part)
+        before = prefix.tag
+        assert prefix.complete(part) == (prefix.tag > before)
+        assert set(range(1, prefix.tag + 1)) <= done
+        assert prefix.tag + 1 not in done
+    assert prefix.tag == 29
+
+
+def test_orders_are_acknowledged_once_recorded_and_together(bench: Bench) -> None:
+    for tag, order_id in enumerate("abc", 1):
+        bench.deliver(tag, order_id)
+    assert (bench.recorded(), bench.broker.acks) == ([], [])
+    bench.broker.fire()
+    assert (bench.recorded(), bench.broker.acks) == (["a", "b", "c"], [3])
+    assert (bench.state.dispatched, bench.state.in_flight) == (3, 0)
+
+
+def test_a_full_batch_does_not_wait(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", 2)
+    bench.deliver(1, "a")
+    assert bench.broker.acks == []
+    bench.deliver(2, "b")
+    assert bench.broker.acks == [2]
+
+
+def test_nothing_is_acknowledged_while_the_ledger_fails_and_all_of_it_later(bench: Bench) -> None:
+    other = sqlite3.connect(bench.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    bench.deliver(1, "a")
+    bench.broker.fire()
+    assert bench.broker.acks == []
+    assert "locked" in bench.state.reasons["ledger"]
+    bench.deliver(2, "b")
+    other.execute("ROLLBACK")
+    other.close()
+    bench.consumer._retry_at = 0.0  # the time has come
+    bench.broker.fire()
+    assert bench.broker.acks[-1] == 2
+    assert bench.recorded() == ["a", "b"]
+    assert "ledger" not in bench.state.reasons
+
+
+def test_a_redelivery_is_acknowledged_and_counted_not_recorded_again(bench: Bench) -> None:
+    bench.deliver(1, "a")
+    bench.broker.fire()
+    bench.deliver(2, "a", redelivered=1)
+    bench.broker.fire()
+    assert bench.broker.acks == [1, 2]
+    assert (bench.state.dispatched, bench.state.duplicates, bench.state.redelivered) == (1, 1, 1)
+
+
+def test_a_bad_order_is_acknowledged_only_when_its_copy_is_confirmed(bench: Bench) -> None:
+    bench.deliver(1, "a")
+    bench.deliver(2, b"nonsense")
+    bench.deliver(3, "c")
+    bench.broker.fire()
+    assert bench.recorded() == ["a", "c"]
+    assert bench.broker.published == ["orders.dead"]
+    assert bench.broker.acks == [1]  # up to the hole
+    bench.confirm(1)
+    assert bench.broker.acks == [1, 3]
+    assert bench.state.dead == {"not-json": 1}
+
+
+def test_a_copy_the_broker_refuses_is_sent_again_not_acknowledged(bench: Bench) -> None:
+    bench.deliver(1, b"nonsense")
+    bench.broker.fire()
+    bench.confirm(1, "Basic.Nack")
+    assert bench.broker.acks == []
+    assert "orders.dead" in bench.state.reasons["outbox"]
+    bench.broker.fire()
+    assert bench.broker.published == ["orders.dead"] * 2
+    bench.confirm(1)
+    assert bench.broker.acks == [1]
+    assert "outbox" not in bench.state.reasons
+
+
+def test_tags_of_a_lost_channel_are_never_acknowledged(bench: Bench) -> None:
+    bench.deliver(1, "a")
+    bench.consumer.close()
+    bench.broker.fire()
+    assert (bench.recorded(), bench.broker.acks) == ([], [])
+
+
+def test_a_failing_hook_is_tried_at_once_then_later_and_records_nothing(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def hook(order: Order) -> None:
+        calls.append(order.id)
+        if order.id == "bad":
+            raise RuntimeError("courier is away")
+
+    bench = Bench(tmp_path / "ledger.db", hook)
+    bench.deliver(1, "bad")
+    bench.deliver(2, "good")
+    bench.deliver(3, "good")
+    bench.broker.fire()
+    assert calls == ["bad"] * module.HOOK_TRIES + ["good"]
+    assert bench.broker.published == ["orders.retry.1s"]
+    assert bench.recorded() == ["good"]
+    bench.deliver(4, "good", redelivered=1)
+    bench.broker.fire()
+    assert calls.count("good") == 1  # dispatched before: the hook isn't asked again
+    bench.ledger.close()
+
+
+def test_draining_finishes_what_is_at_hand_first(bench: Bench) -> None:
+    drained: list[bool] = []
+    bench.deliver(1, "a")
+    bench.deliver(2, b"nonsense")
+    bench.consumer.drain(lambda: drained.append(True))
+    assert bench.recorded() == ["a"]
+    assert drained == []  # the copy is not confirmed yet
+    bench.confirm(1)
+    assert drained == [True]
+    assert bench.broker.acks == [1, 2]

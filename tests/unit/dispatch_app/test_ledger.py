@@ -1,0 +1,138 @@
+"""The ledger: durable once, duplicates found, damage and faults told apart, copies consistent."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dispatch_app.ledger import Ledger, LedgerError, Row, backup, read
+
+
+def row(order_id: str, user: str = "u") -> Row:
+    return (order_id, user, 1.5, 2, "corr", 0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a %? dir" / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    path.parent.mkdir()
+    opened = Ledger(path)
+    yield opened
+    opened.close()
+
+
+def ids(path: Path, limit: int = 100, **filters: object) -> list[str]:
+    return [order["id"] for order in read(path, limit, {f"{name} = ?": value for name, value in filters.items()})]
+
+
+def test_orders_are_kept_and_read_newest_first(ledger: Ledger, path: Path) -> None:
+    assert ledger.record([row("a"), row("b", "v")]) == []
+    assert ledger.record([row("c")]) == []
+    assert ids(path) == ["c", "b", "a"]
+    assert ids(path, limit=1) == ["c"]
+    assert ids(path, user="v") == ["b"]
+    assert ids(path, id="zzz") == []
+    (order,) = read(path, 9, {"id = ?": "a"})
+    assert (order["user"], order["total"], order["items"], order["correlation_id"]) == ("u", 1.5, 2, "corr")
+
+
+def test_duplicates_are_found_across_batches_and_within_one(ledger: Ledger, path: Path) -> None:
+    ledger.record([row("a")])
+    assert ledger.record([row("b"), row("a"), row("c"), row("c"), row("b")]) == [1, 3, 4]
+    assert ledger.record([row("a"), row("b")]) == [0, 1]
+    assert sorted(ids(path)) == ["a", "b", "c"]
+
+
+def test_known(ledger: Ledger) -> None:
+    ledger.record([row("a")])
+    assert ledger.known("a")
+    assert not ledger.known("b")
+
+
+def test_a_failed_batch_leaves_nothing_and_can_be_tried_again(ledger: Ledger, path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        ledger.record([row("a")])
+    other.execute("ROLLBACK")
+    other.close()
+    assert ids(path) == []
+    assert ledger.record([row("a")]) == []
+
+
+def test_a_full_disk_is_an_error_and_no_loss(ledger: Ledger, path: Path) -> None:
+    ledger.record([row("before")])
+    ledger._db.execute("PRAGMA max_page_count=1")  # SQLite then answers as for a full disk
+    pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
+    ledger._db.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        ledger.record([row(f"{number:0100}") for number in range(1000)])
+    assert ids(path) == ["before"]
+
+
+def test_every_commit_is_synced(ledger: Ledger) -> None:
+    assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_retention_forgets_the_old_in_bites(ledger: Ledger, path: Path) -> None:
+    ledger.record([row(f"old-{number}") for number in range(5)])
+    ledger._db.execute("UPDATE orders SET dispatched_at = 1000")
+    ledger.record([row("new")])
+    assert ledger.forget(days=1, limit=3) == 3
+    assert ledger.forget(days=1, limit=3) == 2
+    assert ledger.forget(days=1, limit=3) == 0
+    assert ids(path) == ["new"]
+
+
+def test_a_damaged_file_is_told_from_one_that_cannot_be_opened(tmp_path: Path) -> None:
+    damaged = tmp_path / "ledger.db"
+    damaged.write_bytes(b"no database at all" * 300)
+    with pytest.raises(LedgerError, match="is damaged") as caught:
+        Ledger(damaged)
+    assert caught.value.damaged
+    with pytest.raises(LedgerError, match="is no use") as caught:
+        Ledger(tmp_path / "missing" / "ledger.db")
+    assert not caught.value.damaged
+
+
+def test_damage_inside_is_found_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = Ledger(path)
+    ledger.record([row(f"order-{number}") for number in range(2000)])
+    ledger.close()
+    content = bytearray(path.read_bytes())
+    content[8 * 4096 : 12 * 4096] = b"\xa5" * (4 * 4096)
+    path.write_bytes(content)
+    with pytest.raises(LedgerError, match="is damaged"):
+        Ledger(path)
+
+
+def test_a_backup_is_whole_while_the_ledger_is_written(ledger: Ledger, path: Path, tmp_path: Path) -> None:
+    ledger.record([row("a"), row("b")])
+    target = tmp_path / "copy.db"
+    assert backup(path, target) == 2
+    ledger.record([row("c")])
+    assert sorted(ids(target)) == ["a", "b"]
+    assert sorted(ids(path)) == ["a", "b", "c"]
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert sorted(file.name for file in tmp_path.glob("copy*")) == ["copy.db"]
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_backup_overwrites_nothing(path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("keep me")
+    with pytest.raises(FileExistsError):
+        backup(path, target)
+    assert target.read_text() == "keep me"
+
+
+def test_size_counts_the_log_too(ledger: Ledger, path: Path) -> None:
+    ledger.record([row("a")])
+    assert ledger.size() > path.stat().st_size

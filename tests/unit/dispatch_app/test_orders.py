@@ -1,0 +1,130 @@
+"""Bodies: both generations are read, everything else is refused with a reason, nothing else is raised."""
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatch_app.ledger import Ledger
+from dispatch_app.orders import MAX_ID, InvalidOrderError, Order, parse
+from dispatch_app.publish import sample
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def order_like() -> st.SearchStrategy[Any]:
+    """Documents with the right names, and values right or wrong."""
+    identity = st.uuids().map(str) | JSON
+    cart = st.fixed_dictionaries({}, optional={"items": JSON, "total": JSON, "tax": JSON})
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "orderid": identity, "user": JSON, "cart": cart | JSON,
+            "transactionId": identity, "userId": JSON, "items": JSON, "total": JSON,
+        },
+    )  # fmt: skip
+
+
+def test_the_first_generation() -> None:
+    body = {"orderid": "o-1", "user": "u", "cart": {"items": [{"sku": "a"}, {"sku": "b"}], "total": 12.5, "tax": 2}}
+    assert parse(json.dumps(body).encode())[:4] == ("o-1", "u", 12.5, 2)
+
+
+def test_the_generation_of_2026() -> None:
+    body = {"transactionId": "t-1", "userId": 7, "userEmail": "a@b", "items": [], "total": 3, "status": "paid"}
+    order = parse(json.dumps(body).encode())
+    assert order[:4] == ("t-1", "7", 3.0, 0)
+    assert order.document["userEmail"] == "a@b"
+
+
+def test_only_the_order_id_is_required() -> None:
+    assert parse(b'{"orderid": "x"}')[:4] == ("x", None, None, None)
+
+
+def test_what_publish_sends_is_an_order() -> None:
+    assert parse(sample()).items == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not-json"),
+        (b"nonsense", "not-json"),
+        (b'{"orderid": "x"} and more', "not-json"),
+        (b'\xef\xbb\xbf{"orderid": "x"}', "not-json"),
+        (b'{"orderid": "x", "n": NaN}', "not-json"),
+        (b'{"orderid": "x", "n": -Infinity}', "not-json"),
+        (b"\xff\xfe", "not-utf8"),
+        ('{"orderid": "x"}'.encode("utf-16"), "not-utf8"),
+        (b"[" * 200_000, "too-deep"),
+        (b'{"a":' * 200_000, "too-deep"),
+        (b"[]", "not-an-object"),
+        (b"null", "not-an-object"),
+        (b'"orderid"', "not-an-object"),
+        (b"{}", "no-order-id"),
+        (b'{"orderid": "x", "orderid": "y"}', "duplicate-key"),
+        (b'{"orderid": "x", "cart": {"total": 1, "total": 2}}', "duplicate-key"),
+        (b'{"orderid": null}', "wrong-type"),
+        (b'{"orderid": 5, "transactionId": "t"}', "wrong-type"),
+        (b'{"orderid": ""}', "bad-order-id"),
+        (b'{"orderid": "  "}', "bad-order-id"),
+        (b'{"orderid": "a\\nb"}', "bad-order-id"),
+        (b'{"orderid": "\\ud800"}', "bad-order-id"),
+        (b'{"orderid": "x", "user": []}', "wrong-type"),
+        (b'{"orderid": "x", "user": true}', "wrong-type"),
+        (b'{"orderid": "x", "cart": []}', "wrong-type"),
+        (b'{"orderid": "x", "cart": {"items": {}}}', "wrong-type"),
+        (b'{"orderid": "x", "cart": {"total": "1"}}', "wrong-type"),
+        (b'{"orderid": "x", "cart": {"total": 1e999}}', "wrong-type"),
+        (b'{"orderid": "x", "cart": {"total": true}}', "wrong-type"),
+        (b'{"orderid": "x", "cart": {"total": 1' + b"0" * 400 + b"}}", "wrong-type"),
+    ],
+)
+def test_what_is_no_order_is_refused_with_a_reason(body: bytes, reason: str) -> None:
+    with pytest.raises(InvalidOrderError) as caught:
+        parse(body)
+    assert caught.value.reason == reason
+
+
+def test_the_longest_id_and_one_more() -> None:
+    assert parse(json.dumps({"orderid": "x" * MAX_ID}).encode()).id == "x" * MAX_ID
+    with pytest.raises(InvalidOrderError):
+        parse(json.dumps({"orderid": "x" * (MAX_ID + 1)}).encode())
+
+
+def test_a_refusal_quotes_nothing_of_the_body() -> None:
+    for body in (b'{"orderid": "x", "user": ["SECRET"]}', b'{"SECRET": 1, "SECRET": 2}', b'"SECRET', b"[SECRET]"):
+        with pytest.raises(InvalidOrderError) as caught:
+            parse(body)
+        assert "SECRET" not in str(caught.value)
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_body_is_an_order_or_invalid(body: bytes) -> None:
+    with contextlib.suppress(InvalidOrderError):
+        assert isinstance(parse(body), Order)
+
+
+@given(document=order_like())
+def test_the_ledger_can_store_whatever_is_an_order(tmp_path_factory: pytest.TempPathFactory, document: Any) -> None:
+    """So no message can make a commit fail, which would hold every order behind it."""
+    try:
+        order = parse(json.dumps(document).encode())
+    except InvalidOrderError:
+        return
+    path: Path = tmp_path_factory.mktemp("ledger") / "ledger.db"
+    ledger = Ledger(path)
+    assert ledger.record([(*order[:4], None, 0)]) == []
+    ledger.close()
+    db = sqlite3.connect(path)
+    assert db.execute("SELECT id, user, total, items FROM orders").fetchone() == order[:4]
+    db.close()

@@ -1,0 +1,97 @@
+"""Settings: what is accepted, and that every bad value is named at once."""
+
+from pathlib import Path
+
+import pytest
+
+from dispatch_app.settings import SettingsError, ledger_path, load
+
+GOOD = {"AMQP_HOST": "10.0.0.5", "AMQP_PASS": "s3cret-word"}
+
+
+def problems(**env: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load({**GOOD, **env})
+    return caught.value.problems
+
+
+def test_the_seeds_three_variables_are_enough() -> None:
+    settings = load({**GOOD, "AMQP_USER": "roboshop"})
+    assert settings.hosts == ("10.0.0.5",)
+    assert (settings.port, settings.vhost, settings.exchange) == (5672, "/", "robot-shop")
+    assert (settings.queue, settings.routing_key) == ("orders", "orders")
+    assert settings.tls is None
+    assert settings.http == ("127.0.0.1", 9672)
+
+
+def test_the_password_shows_neither_in_the_url_nor_in_a_repr() -> None:
+    settings = load(GOOD)
+    assert settings.url("10.0.0.5") == "amqp://roboshop@10.0.0.5:5672/%2F"
+    assert "s3cret-word" not in repr(settings) + settings.url("10.0.0.5")
+
+
+def test_hosts_are_a_list_and_ipv6_is_one_of_them() -> None:
+    settings = load({**GOOD, "AMQP_HOST": "a.example, b.example ,fd00::5", "AMQP_TLS": "true"})
+    assert settings.hosts == ("a.example", "b.example", "fd00::5")
+    assert settings.url("fd00::5") == "amqps://roboshop@[fd00::5]:5671/%2F"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", " ", "a,", "<RABBITMQ-IP>", "<RABBITMQ-SERVER-IP-ADDRESS>", "a:5672", "amqp://a", "u@a", "a b", "a;b"],
+)
+def test_a_bad_host_is_refused_by_name(host: str) -> None:
+    (problem,) = problems(AMQP_HOST=host)
+    assert problem.startswith("AMQP_HOST ")
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "http", "5672 ", "1e3", "99999999999999999999", "٣"])
+def test_a_port_out_of_range_is_refused_by_name(port: str) -> None:
+    (problem,) = problems(AMQP_PORT=port)
+    assert problem.startswith("AMQP_PORT ")
+    assert "1 to 65535" in problem
+
+
+def test_all_problems_are_reported_together() -> None:
+    found = problems(
+        AMQP_HOST="", AMQP_PASS="", AMQP_PORT="x", AMQP_TLS="maybe", AMQP_QUEUE="q" * 300,
+        DISPATCH_HTTP="nine", DISPATCH_PREFETCH="0", DISPATCH_HOOK="no-colon", DISPATCH_RETENTION_DAYS="-1",
+    )  # fmt: skip
+    assert sorted(problem.split()[0] for problem in found) == [
+        "AMQP_HOST", "AMQP_PASS", "AMQP_PORT", "AMQP_QUEUE", "AMQP_TLS",
+        "DISPATCH_HOOK", "DISPATCH_HTTP", "DISPATCH_PREFETCH", "DISPATCH_RETENTION_DAYS",
+    ]  # fmt: skip
+
+
+def test_the_password_comes_from_the_credential_less_one_newline(tmp_path: Path) -> None:
+    (tmp_path / "amqp_password").write_text("pass word\n\n")
+    env = {"AMQP_HOST": "a", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load(env).password == "pass word\n"  # noqa: S105 - a made-up one
+    assert load({**env, "AMQP_PASS": "direct"}).password == "direct"  # noqa: S105 - a made-up one
+
+
+def test_a_missing_or_empty_credential_is_a_missing_password(tmp_path: Path) -> None:
+    env = {"AMQP_HOST": "a", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    for content in (None, "", "\n"):
+        if content is not None:
+            (tmp_path / "amqp_password").write_text(content)
+        with pytest.raises(SettingsError, match="AMQP_PASS is not set"):
+            load(env)
+
+
+def test_tls_files_must_be_there_and_wanted(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.touch()
+    settings = load({**GOOD, "AMQP_TLS": "yes", "AMQP_TLS_CA": str(ca), "AMQP_TLS_SERVER_NAME": "mq"})
+    assert settings.tls
+    assert (settings.tls.ca, settings.tls.server_name) == (str(ca), "mq")
+    assert problems(AMQP_TLS_CA=str(ca))[0].startswith("AMQP_TLS_CA is set but AMQP_TLS is not")
+    assert problems(AMQP_TLS="1", AMQP_TLS_CA=str(tmp_path / "no"))[0].startswith("AMQP_TLS_CA ")
+    assert problems(AMQP_TLS="1", AMQP_TLS_KEY=str(ca))[0].startswith("AMQP_TLS_CERT ")
+
+
+def test_the_ledger_lies_in_the_first_state_directory(tmp_path: Path) -> None:
+    assert ledger_path({"STATE_DIRECTORY": f"{tmp_path}:/elsewhere"}) == tmp_path / "ledger.db"
+    for directory in ("", "relative", str(tmp_path / "missing")):
+        with pytest.raises(SettingsError, match="STATE_DIRECTORY"):
+            ledger_path({"STATE_DIRECTORY": directory})
