@@ -96,6 +96,10 @@ def explain(error: BaseException, settings: Settings, host: str) -> Failure:
             reply, text = 403, ""
         elif isinstance(part, exceptions.ProbableAccessDeniedError):
             reply = 530
+        elif isinstance(part, exceptions.IncompatibleProtocolError) and "SSL" in text:
+            # With TLS 1.3 a server refuses a client's certificate only after the handshake (RFC 8446, 4.4.2.4).
+            remedy = "set AMQP_TLS_CERT and AMQP_TLS_KEY to a certificate it accepts"
+            return Failure(TLS, f"{known['where']} ended the TLS connection", remedy)
         if reply:
             for code, needle, exit_code, cause, remedy in _REPLIES:
                 if reply == code and needle in text:

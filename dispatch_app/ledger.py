@@ -11,6 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -50,8 +51,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open the file or create it, and check it. Raises LedgerError."""
         self._path = path
+        self._db = _open(path, "rwc")
         try:
-            self._db = _open(path, "rwc")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             # Random ids touch pages all over the index: keep 8 MiB of it, and write it back to the
@@ -63,6 +64,7 @@ class Ledger:
                 raise sqlite3.DatabaseError(problem)
             self._db.execute(_SCHEMA)
         except sqlite3.Error as error:
+            self._db.close()
             raise LedgerError(path, error) from error
 
     def record(self, rows: Sequence[Row]) -> list[int]:
@@ -117,14 +119,15 @@ def read(path: Path, limit: int, filters: dict[str, object]) -> Iterator[dict[st
     # Only values come from outside, and those are bound.
     wanted = {test: value for test, value in filters.items() if value is not None}
     where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+    db = _open(path, "ro")
+    db.row_factory = sqlite3.Row
     try:
-        db = _open(path, "ro")
-        db.row_factory = sqlite3.Row
         query = f"SELECT * FROM orders {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608
         yield from (dict(row) for row in db.execute(query, (*wanted.values(), limit)))
-        db.close()
     except sqlite3.Error as error:
         raise LedgerError(path, error) from error
+    finally:
+        db.close()
 
 
 def backup(path: Path, target: Path) -> int:
@@ -133,20 +136,21 @@ def backup(path: Path, target: Path) -> int:
     By SQLite's online backup (sqlite.org/backup.html). Raises LedgerError, and FileExistsError
     or another OSError for `target`.
     """
-    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    try:
-        source, copy = _open(path, "ro"), sqlite3.connect(target)
-        source.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
-        count = int(copy.execute("SELECT count(*) FROM orders").fetchone()[0])
-        copy.close()
-        source.close()
-    except sqlite3.Error as error:
-        target.unlink()
-        raise LedgerError(path, error) from error
-    return count
+    with closing(_open(path, "ro")) as source:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with closing(_open(target, "rw")) as copy:
+            try:
+                source.backup(copy)
+                copy.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
+                return int(copy.execute("SELECT count(*) FROM orders").fetchone()[0])
+            except sqlite3.Error as error:
+                target.unlink()
+                raise LedgerError(path, error) from error
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
     # No long wait for a lock: the work loop must turn, and tries again by its own timer.
-    return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, isolation_level=None, timeout=0.2)
+    try:
+        return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, isolation_level=None, timeout=0.2)
+    except sqlite3.Error as error:
+        raise LedgerError(path, error) from error

@@ -106,6 +106,8 @@ def test_metrics_are_what_prometheus_reads(served: tuple[str, health.State]) -> 
         (exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - inequivalent arg"), connection.DECLARED),
         (ssl.SSLCertVerificationError(1, "self-signed"), connection.TLS),
         (ssl.SSLError(1, "wrong version"), connection.TLS),
+        (exceptions.IncompatibleProtocolError("StreamLostError: SSLError alert certificate required"), connection.TLS),
+        (exceptions.IncompatibleProtocolError("StreamLostError: EOF"), connection.OTHER),
         (OSError(113, "No route to host"), connection.OTHER),
         (exceptions.StreamLostError("EOF"), connection.OTHER),
         (RuntimeError("something else"), connection.OTHER),
