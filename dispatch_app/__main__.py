@@ -238,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a file named on the command line, or the HTTP port
+    except OSError as error:  # of a file named on the command line
         print(f"failed: {error}.", file=sys.stderr)
         return EX_IOERR
 

@@ -55,14 +55,17 @@ class Service:
         self._forget_at = 0.0  # time.monotonic()
 
     def run(self) -> int:
-        """Work until SIGTERM or SIGINT; return the exit code. Raises OSError where the HTTP port is taken."""
+        """Work until SIGTERM or SIGINT; return the exit code. Raises SettingsError where the HTTP port is taken."""
         properties.install()
-        server = health.serve(self._settings.http, self._state, self._ledger.size)
+        try:
+            health.serve(self._settings.http, self._state, self._ledger.size)
+        except OSError as error:
+            where = "DISPATCH_HTTP {}:{}".format(*self._settings.http)
+            raise SettingsError([f"{where} can't be used ({error.strerror}); set a free address:port"]) from error
         self._catch_signals()
         self._tick()
         self._connect()
         self._loop.start()
-        server.server_close()
         self._ledger.close()
         log.info("stopped", extra=fields(dispatched=self._state.dispatched))
         return 0
