@@ -23,6 +23,8 @@ from tests.lab.hosts import LABEL, Host, Lab, execute, put
 
 NAME = "test"
 BROKER, OTHER_BROKER, DISPATCH, FRESH = "test-broker", "test-broker-2", "test-dispatch", "test-fresh"
+# Of the lab's own network, whose other addresses Docker hands out from the start of the range.
+SUBNET, UNUSED_ADDRESS = "172.31.222.0/24", "172.31.222.250"
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,10 @@ class TestLab:
         file = self.inventory / "group_vars" / "all" / "dispatch.yml"
         before = file.read_text()
         replace(file, old, new)
-        yield
-        file.write_text(before)
+        try:
+            yield
+        finally:
+            file.write_text(before)
         run = self.playbook("dispatch")
         assert run.code == 0, run.output
 
@@ -118,6 +122,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
             Host(DISPATCH, "dispatch", 22303),
             Host(FRESH, "fresh", 22304),
         ),
+        SUBNET,
     )
     client = engine.connect(ROOT / ".lab")
     lab.down(client)

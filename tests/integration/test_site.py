@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import BROKER, DISPATCH, OTHER_BROKER, TestLab, order, until
+from tests.integration.conftest import BROKER, DISPATCH, FRESH, OTHER_BROKER, UNUSED_ADDRESS, TestLab, order, until
 from tests.lab.ansible import ROOT
 
 
@@ -66,12 +66,20 @@ def test_one_line_points_dispatch_at_another_broker(lab: TestLab) -> None:
         until(lambda: lab.dispatched(published["orderid"]) != [])
 
 
-def test_a_broker_that_is_not_there_fails_the_play_and_says_why(lab: TestLab) -> None:
-    with lab.edited(f"dispatch_amqp_host: {BROKER}", "dispatch_amqp_host: broker.invalid"):
-        run = lab.playbook("dispatch", "-e", "app_service_start_seconds=5")
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("broker.invalid", "broker.invalid"), (UNUSED_ADDRESS, f"{UNUSED_ADDRESS}:5672"), (FRESH, "refuses connections")],
+)
+def test_a_broker_that_does_not_answer_changes_nothing_that_is_live(lab: TestLab, address: str, reason: str) -> None:
+    before = lab.run(DISPATCH, "systemctl", "show", "dispatch", "-p", "InvocationID")
+    with lab.edited(f"dispatch_amqp_host: {BROKER}", f"dispatch_amqp_host: {address}"):
+        run = lab.playbook("dispatch")
         assert run.code != 0
-        assert "dispatch is not ready 5 s after its start" in run.output
-        assert "broker.invalid" in run.output
+        assert "nothing that is live has changed" in run.output
+        assert reason in run.output
+        assert f'AMQP_HOST="{BROKER}"' in lab.run(DISPATCH, "cat", "/etc/dispatch/environment")
+        assert lab.run(DISPATCH, "ls", "/etc/dispatch").split() == ["credentials", "environment"]
+    assert lab.run(DISPATCH, "systemctl", "show", "dispatch", "-p", "InvocationID") == before
 
 
 @pytest.mark.parametrize("body", [b"not json", b'["not an object"]', b'{"user": "dave"}', b"\xff\xfe", b""])

@@ -37,6 +37,7 @@ class Lab:
     name: str
     state: Path
     hosts: tuple[Host, ...]
+    subnet: str | None = None
 
     @property
     def network(self) -> str:
@@ -58,7 +59,13 @@ class Lab:
         self.state.mkdir(parents=True, exist_ok=True)
         key = self._key()
         if not client.networks.list(names=[f"^{self.network}$"]):
-            client.networks.create(self.network, driver="bridge", labels={LABEL: self.name})
+            pools = [docker.types.IPAMPool(self.subnet)] if self.subnet else None
+            client.networks.create(
+                self.network,
+                driver="bridge",
+                labels={LABEL: self.name},
+                ipam=docker.types.IPAMConfig(pool_configs=pools),
+            )
         containers = [self._boot(client, image, host) for host in self.hosts]
         known_hosts = []
         for host, container in zip(self.hosts, containers, strict=True):

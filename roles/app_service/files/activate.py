@@ -1,0 +1,288 @@
+"""Switches a host to a release and its settings, proves that it works, or puts everything back.
+
+Runs on the host, as root, from standard input: ``python3 - --name dispatch …``. It is one program and not a list of
+tasks so that it ends on its own, one way or the other, when the controller goes away in the middle.
+
+Exit codes: 0 the new state runs; 3 the check failed and nothing live was touched; 4 the new state did not become
+healthy and the old one was put back; 75 another activation is under way (sysexits.h, EX_TEMPFAIL).
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+CHECK_FAILED, RESTORED, BUSY = 3, 4, 75
+# Seconds a service has to stay ready, without a restart, to count as healthy: one that crashes soon after is not.
+SETTLE_SECONDS = 3.0
+POLL_SECONDS = 0.2
+JOURNAL_LINES = "15"
+
+
+class UnhealthyError(Exception):
+    """The service did not become or stay ready; the message says how that was seen."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is switched, by the names `roles/app_service/vars/main.yml` gives."""
+
+    name: str
+    user: str
+    home: Path
+    ready_url: str
+    budget: float
+
+    @property
+    def configuration(self) -> Path:
+        return Path("/etc", self.name)
+
+    @property
+    def live(self) -> dict[str, Path]:
+        """Where each staged file belongs."""
+        return {
+            "environment": self.configuration / "environment",
+            "credentials": self.configuration / "credentials",
+            "unit": Path("/etc/systemd/system", f"{self.name}.service"),
+            "command": Path("/usr/bin", self.name),
+        }
+
+    @property
+    def current(self) -> Path:
+        return self.home / "current"
+
+    @property
+    def backup(self) -> Path:
+        """The last state that was healthy, while a switch is under way."""
+        return self.configuration / "previous"
+
+
+def main() -> int:
+    arguments = parse()
+    service = Service(arguments.name, arguments.user, arguments.home, arguments.ready_url, arguments.budget)
+    # The connection may go away; what was begun is still brought to an end.
+    for number in (signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    with Path("/run", f"{service.name}-activate.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another play is switching {service.name} on this host; wait for it to end, then run this one again")
+            return BUSY
+        return activate(service, arguments.release, arguments.staged, arguments.check, arguments.keep)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="activate", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--name", required=True, help="name of the service")
+    parser.add_argument("--user", required=True, help="the user it runs as")
+    parser.add_argument("--home", required=True, type=Path, help="the directory that holds current")
+    parser.add_argument("--release", required=True, type=Path, help="the release to switch to")
+    parser.add_argument("--staged", required=True, type=Path, help="the directory with the new files")
+    parser.add_argument("--check", default="", help="command of the release that must pass first, relative to it")
+    parser.add_argument("--ready-url", default="", help="http URL that answers 200 once the service is ready")
+    parser.add_argument("--budget", type=float, default=60, help="seconds the service may take to be ready")
+    parser.add_argument("--keep", type=int, default=3, help="releases to keep, the live one included")
+    return parser.parse_args()
+
+
+def activate(service: Service, release: Path, staged: Path, check: str, keep: int) -> int:
+    booted = Path("/run/systemd/system").is_dir()
+    if booted and check:
+        failure = failed_check(service, release, staged, check)
+        if failure:
+            shutil.rmtree(staged)
+            say(f"`{check}` failed on this host with the new settings; nothing that is live has changed:\n{failure}")
+            return CHECK_FAILED
+    save(service)
+    place(service, staged, release)
+    if not booted:  # an image is being built: it starts when the image does
+        run("systemctl", "enable", service.name)
+        forget(service)
+        return 0
+    since = time.time()
+    try:
+        restart(service)
+    except (UnhealthyError, subprocess.CalledProcessError) as error:
+        journal = last_lines(service, since)
+        outcome = restore(service)
+        say(f"the new release or settings are not healthy: {error}\n{outcome}\nThe journal of the attempt:\n{journal}")
+        return RESTORED
+    forget(service)
+    # Tells later which releases have been live, and since when.
+    (release / ".activated").touch()
+    prune(service, keep)
+    return 0
+
+
+def failed_check(service: Service, release: Path, staged: Path, check: str) -> str:
+    """Run the release's own check as the service would run; return what it said if it failed."""
+    command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--service-type=exec"]
+    command += [f"--property=User={service.user}", f"--property=WorkingDirectory={release}"]
+    command += [f"--property=EnvironmentFile={staged / 'environment'}"]
+    for credential in sorted((staged / "credentials").iterdir()):
+        command += [f"--property=LoadCredential={credential.name}:{credential}"]
+    program, *rest = check.split()
+    done = subprocess.run([*command, "--", str(release / program), *rest], capture_output=True, text=True)
+    return "" if done.returncode == 0 else (done.stdout + done.stderr).strip() or f"exit code {done.returncode}"
+
+
+def save(service: Service) -> None:
+    """Keep the live state, unless an activation that was cut short has already kept the one before it."""
+    if service.backup.exists():
+        return
+    half = service.backup.with_suffix(".half")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(mode=0o700)
+    for name, path in service.live.items():
+        if path.is_dir():
+            shutil.copytree(path, half / name)
+        elif path.exists():
+            shutil.copy2(path, half / name)
+    if service.current.is_symlink():
+        (half / "current").symlink_to(service.current.readlink())
+    half.rename(service.backup)
+
+
+def place(service: Service, source: Path, release: Path) -> None:
+    """Make what stands in `source` and `release` live; each file is replaced in one step."""
+    for name, path in service.live.items():
+        if name == "credentials" or not (source / name).exists():
+            remove(path)
+        if (source / name).exists():
+            (source / name).replace(path)
+    link = service.current.with_suffix(".new")
+    link.unlink(missing_ok=True)
+    link.symlink_to(release)
+    link.replace(service.current)
+    shutil.rmtree(source)
+
+
+def restore(service: Service) -> str:
+    """Put the saved state back and prove it; return how that went, in a sentence."""
+    if not (service.backup / "current").is_symlink():
+        run("systemctl", "disable", "--now", service.name)
+        for path in (*service.live.values(), service.current, service.backup):
+            remove(path)
+        run("systemctl", "daemon-reload")
+        return "There was nothing before it to go back to; the service is removed again."
+    release = (service.backup / "current").readlink()
+    (service.backup / "current").unlink()
+    place(service, service.backup, release)
+    try:
+        restart(service)
+    except (UnhealthyError, subprocess.CalledProcessError) as error:
+        return f"Release {release.name} and its settings are back, but they are not healthy, either: {error}"
+    return f"Release {release.name} and its settings are back, and healthy."
+
+
+def forget(service: Service) -> None:
+    """Drop the saved state, and what activations that were cut short had staged."""
+    shutil.rmtree(service.backup, ignore_errors=True)
+    for path in service.configuration.glob("next.*"):
+        shutil.rmtree(path)
+
+
+def restart(service: Service) -> None:
+    """Restart the service and wait until it has been ready for SETTLE_SECONDS. Raises UnhealthyError."""
+    run("systemctl", "daemon-reload")
+    run("systemctl", "enable", service.name)
+    before = properties(service)["InvocationID"]
+    run("systemctl", "restart", "--no-block", service.name)
+    deadline = time.monotonic() + service.budget
+    ready_since: float | None = None
+    while ready_since is None or time.monotonic() < ready_since + SETTLE_SECONDS:
+        time.sleep(POLL_SECONDS)
+        state = properties(service)
+        # Until the old process has ended, all that systemd says is of that one.
+        started = state["InvocationID"] != before
+        if started and (state["SubState"] in ("failed", "auto-restart") or state["NRestarts"] != "0"):
+            raise UnhealthyError(f"it ended by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
+        reason = not_ready(service, state) if started else "the process before it has not ended"
+        if not reason:
+            ready_since = ready_since or time.monotonic()
+            continue
+        ready_since = None
+        if time.monotonic() > deadline:
+            raise UnhealthyError(f"it was not ready within {service.budget:.0f} s: {reason}")
+
+
+def properties(service: Service) -> dict[str, str]:
+    names = "ActiveState,SubState,NRestarts,Result,ExecMainStatus,StatusText,InvocationID"
+    shown = run("systemctl", "show", service.name, f"--property={names}")
+    return dict(line.split("=", 1) for line in shown.splitlines())
+
+
+def not_ready(service: Service, state: dict[str, str]) -> str:
+    """Say why the service isn't ready, or nothing where it is."""
+    if state["ActiveState"] != "active":
+        return f"systemd says {state['ActiveState']} ({state['SubState']}) {state['StatusText']}".strip()
+    if not service.ready_url:
+        return ""
+    url = urlsplit(service.ready_url)
+    connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=2)
+    try:
+        connection.request("GET", url.path)
+        answer = connection.getresponse()
+        text = answer.read().decode(errors="replace").strip()
+        return "" if answer.status == 200 else f"{service.ready_url} answers {answer.status}: {text}"
+    except OSError as error:
+        return f"{service.ready_url} does not answer: {error}"
+    finally:
+        connection.close()
+
+
+def last_lines(service: Service, since: float) -> str:
+    run("journalctl", "--sync")
+    select = ("--unit", service.name, f"--since=@{int(since)}", "--lines", JOURNAL_LINES)
+    return run("journalctl", *select, "--output=cat", "--no-pager")
+
+
+def prune(service: Service, keep: int) -> None:
+    """Remove releases but for the live one and those that were live last. One without .complete is being built."""
+    complete = [path.parent for path in (service.home / "releases").glob("*/.complete")]
+    live = service.current.resolve()
+    others = sorted((path for path in complete if path != live), key=last_live, reverse=True)
+    for path in others[keep - 1 :]:
+        shutil.rmtree(path)
+
+
+def last_live(release: Path) -> float:
+    """When the release was last made live, in seconds since the epoch; 0 where it never was."""
+    marker = release / ".activated"
+    return marker.stat().st_mtime if marker.exists() else 0.0
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, " ".join(command), done.stdout, done.stderr)
+    return done.stdout
+
+
+def say(text: str) -> None:
+    with suppress(OSError):  # nobody may be listening any more
+        print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    sys.exit(main())
