@@ -142,16 +142,22 @@ class _Reader:
         switch = self._env.get("AMQP_TLS", "").lower()
         if switch not in _ON + _OFF:
             self._bad("AMQP_TLS", f"is {switch!r}", "set true or false")
-        names = ("AMQP_TLS_CA", "AMQP_TLS_CERT", "AMQP_TLS_KEY", "AMQP_TLS_SERVER_NAME")
-        ca, cert, key, server_name = (self._env.get(name) or None for name in names)
-        for name, path in zip(names, (ca, cert, key), strict=False):
-            if path and switch in _OFF:
-                self._bad(name, "is set but AMQP_TLS is not", "set AMQP_TLS=true, or remove it")
-            elif path and not Path(path).is_file():
-                self._bad(name, f"is {path}, no file that can be read", "correct the path")
+        ca, cert, key = (self._tls_file(name, switch) for name in ("AMQP_TLS_CA", "AMQP_TLS_CERT", "AMQP_TLS_KEY"))
         if key and not cert:
             self._bad("AMQP_TLS_CERT", "is not set but AMQP_TLS_KEY is", "set both")
-        return Tls(ca, cert, key, server_name) if switch in _ON else None
+        return Tls(ca, cert, key, self._env.get("AMQP_TLS_SERVER_NAME") or None) if switch in _ON else None
+
+    def _tls_file(self, variable: str, switch: str) -> str | None:
+        """Return the path in `variable`, or of the credential named like it in lower case, where TLS is on."""
+        path = self._env.get(variable) or None
+        if path and switch in _OFF:
+            self._bad(variable, "is set but AMQP_TLS is not", "set AMQP_TLS=true, or remove it")
+        elif path and not Path(path).is_file():
+            self._bad(variable, f"is {path}, no file that can be read", "correct the path")
+        elif not path and switch in _ON and (directory := self._env.get("CREDENTIALS_DIRECTORY")):
+            credential = Path(directory, variable.lower())
+            path = str(credential) if credential.is_file() else None
+        return path
 
     def http(self) -> tuple[str, int]:
         value = self._env.get("DISPATCH_HTTP") or "127.0.0.1:9672"

@@ -90,6 +90,19 @@ def test_tls_files_must_be_there_and_wanted(tmp_path: Path) -> None:
     assert problems(AMQP_TLS="1", AMQP_TLS_KEY=str(ca))[0].startswith("AMQP_TLS_CERT ")
 
 
+def test_tls_files_are_credentials_where_tls_is_on_and_no_variable_names_them(tmp_path: Path) -> None:
+    for name in ("amqp_tls_ca", "amqp_tls_cert", "amqp_tls_key", "other.pem"):
+        (tmp_path / name).touch()
+    env = {**GOOD, "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load(env).tls is None
+    tls = load({**env, "AMQP_TLS": "true", "AMQP_TLS_CA": str(tmp_path / "other.pem")}).tls
+    assert tls
+    assert (tls.ca, tls.cert) == (str(tmp_path / "other.pem"), str(tmp_path / "amqp_tls_cert"))
+    assert (tls.key, tls.server_name) == (str(tmp_path / "amqp_tls_key"), None)
+    (tmp_path / "amqp_tls_cert").unlink()
+    assert problems(**env, AMQP_TLS="true")[0].startswith("AMQP_TLS_CERT ")
+
+
 def test_the_ledger_lies_in_the_first_state_directory(tmp_path: Path) -> None:
     assert ledger_path({"STATE_DIRECTORY": f"{tmp_path}:/elsewhere"}) == tmp_path / "ledger.db"
     for directory in ("", "relative", str(tmp_path / "missing")):
