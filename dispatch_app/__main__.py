@@ -1,4 +1,4 @@
-"""The command line: `dispatch run|check|publish|orders|dead|ledger`."""
+"""The command line: `dispatch run|check|drain|publish|orders|dead|ledger`."""
 
 from __future__ import annotations
 
@@ -46,6 +46,19 @@ def check(_: argparse.Namespace) -> int:
             print(f"ok: {settings.url(host)} can be reached, and {settings.queue} consumed.")
     # The hosts stand for one broker: one that works is enough to run.
     return failures[0].code if len(failures) == len(settings.hosts) else 0
+
+
+def drain(args: argparse.Namespace) -> int:
+    """Wait until no order is left on the broker, before this host is pointed at another."""
+    from .drain import drain
+
+    settings = configuration.load(os.environ)
+    left = _connected(settings, lambda parameters: drain(settings, parameters, args.timeout))
+    if left:
+        print(f"{left} messages are left after {args.timeout:g} s; see that a consumer runs", file=sys.stderr)
+        return 1
+    print(f"{settings.queue} is empty, and no order waits to be tried again")
+    return 0
 
 
 def publish(args: argparse.Namespace) -> int:
@@ -190,6 +203,8 @@ def _parser() -> argparse.ArgumentParser:
     command = group(parser, "command")
     command("run", "Consume orders until SIGTERM or SIGINT.", run)
     command("check", "Try settings, network, login, permissions and topology; change nothing.", check)
+    sub = command("drain", "Wait until no order is left on the broker, to point at another.", drain)
+    sub.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up after this time, with exit code 1")
     sub = command("publish", "Publish orders as payment does, and say how many no queue took.", publish)
     sub.add_argument("--count", type=_number, default=1, metavar="N", help="sample orders to publish (1)")
     sub.add_argument("--interval", type=_seconds, default=0.0, metavar="SECONDS", help="time in between (0)")

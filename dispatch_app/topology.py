@@ -29,11 +29,16 @@ def retry_queue(settings: Settings, failures: int) -> str:
     return f"{settings.queue}.retry.{RETRY_DELAYS[failures]}s"
 
 
+def retry_queues(settings: Settings) -> list[str]:
+    """Return the names of all retry queues."""
+    return [retry_queue(settings, failures) for failures in range(len(RETRY_DELAYS))]
+
+
 def queues(settings: Settings) -> dict[str, dict[str, Any] | None]:
     """Return the arguments of every queue, by name; a retry queue's lead back to the order queue."""
     found: dict[str, dict[str, Any] | None] = {settings.queue: None, dead_queue(settings): _OWN}
-    for failures, delay in enumerate(RETRY_DELAYS):
-        found[retry_queue(settings, failures)] = {
+    for name, delay in zip(retry_queues(settings), RETRY_DELAYS, strict=True):
+        found[name] = {
             **_OWN,
             "x-message-ttl": delay * 1000,
             "x-dead-letter-exchange": "",

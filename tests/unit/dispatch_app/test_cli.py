@@ -23,7 +23,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "run", "check", "publish", "orders", "dead", "dead list", "dead show", "dead replay", "dead purge",
+    ["", "run", "check", "drain", "publish", "orders", "dead", "dead list", "dead show", "dead replay", "dead purge",
      "ledger", "ledger backup"],
 )  # fmt: skip
 def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +33,7 @@ def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[s
     assert len(capsys.readouterr().out.splitlines()) > 3
 
 
-@pytest.mark.parametrize("command", ["run", "check", "publish", "dead list"])
+@pytest.mark.parametrize("command", ["run", "check", "drain", "publish", "dead list"])
 @pytest.mark.usefixtures("state")
 def test_bad_settings_end_it_before_anything_is_done(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,73 @@
+"""Waiting for the queues to be empty: what counts, what is said, when it ends."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pika
+import pytest
+from pika.exceptions import ChannelClosedByBroker
+
+from dispatch_app import drain
+from dispatch_app.settings import load
+
+SETTINGS = load({"AMQP_HOST": "mq", "AMQP_PASS": "s3cret-word"})
+
+
+class Broker:
+    """A connection on which each look at a queue finds the next of its counts; the last one stays."""
+
+    is_open = True
+
+    def __init__(self, **counts: list[int | None]) -> None:
+        self._counts = {name.replace("_", "."): list(values) for name, values in counts.items()}
+        self.now = 0.0
+
+    def channel(self) -> Any:
+        return SimpleNamespace(queue_declare=self._declare, close=lambda: None)
+
+    def _declare(self, queue: str, passive: bool) -> Any:
+        assert passive
+        counts = self._counts.get(queue, [0])
+        count = counts.pop(0) if len(counts) > 1 else counts[0]
+        if count is None:
+            raise ChannelClosedByBroker(404, "NOT_FOUND")
+        return SimpleNamespace(method=SimpleNamespace(message_count=count, consumer_count=1))
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Broker, float | None], int]:
+    def run(broker: Broker, timeout: float | None) -> int:
+        monkeypatch.setattr(pika, "BlockingConnection", lambda _: broker)
+        monkeypatch.setattr(drain, "time", SimpleNamespace(monotonic=lambda: broker.now))
+        return drain.drain(SETTINGS, pika.ConnectionParameters(), timeout)
+
+    return run
+
+
+def test_it_ends_once_the_queues_have_stayed_empty(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    broker = Broker(orders=[7, 0, 2, 0])
+    assert run(broker, None) == 0
+    # The third look, 1 s on, was the last that found an order.
+    assert broker.now == 1.0 + drain.SETTLE
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["7", "0", "2", "0"]
+
+
+def test_orders_to_be_tried_again_are_waited_for(run: Any) -> None:
+    broker = Broker(orders_retry_30s=[3, 3, 3, 3, 0])
+    assert run(broker, None) == 0
+    assert broker.now == 1.5 + drain.SETTLE
+
+
+def test_it_gives_up_in_time_and_tells_what_is_left(run: Any) -> None:
+    assert run(Broker(orders=[5], orders_retry_1s=[2]), 2.0) == 7
+
+
+def test_a_queue_that_does_not_exist_is_empty(run: Any) -> None:
+    assert run(Broker(orders=[None]), None) == 0
