@@ -90,9 +90,17 @@ class Consumer:
 
     def drain(self, done: Callable[[], None]) -> None:
         """Take no more deliveries, finish those at hand, then call `done`."""
+
+        def cancelled(_: object) -> None:
+            # Not before: until the broker has answered, deliveries are still on their way here.
+            if self._held:
+                done()
+            else:
+                self._drained = done
+                self._work()
+
         if self._consuming and self._channel.is_open and not self._held:
-            self._drained = done
-            self._channel.basic_cancel("dispatch", callback=lambda _: self._work())
+            self._channel.basic_cancel("dispatch", callback=cancelled)
         else:
             done()
 
@@ -296,4 +304,5 @@ def _report(what: str, rows: list[Row]) -> None:
     for start in range(0, len(rows), LOG_ORDERS):
         part = rows[start : start + LOG_ORDERS]
         orders = [{"id": row[0], "correlation_id": row[4]} if row[4] else {"id": row[0]} for row in part]
-        log.info(what, extra=fields(count=len(part), orders=orders))
+        redelivered = sum(row[5] for row in part) or None
+        log.info(what, extra=fields(count=len(part), redelivered=redelivered, orders=orders))

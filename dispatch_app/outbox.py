@@ -91,14 +91,19 @@ class Outbox:
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
         tags = [t for t in self._flying if t <= method.delivery_tag] if method.multiple else [method.delivery_tag]
-        for parcel in [self._flying.pop(tag) for tag in tags if tag in self._flying]:
-            if method.NAME == "Basic.Nack" or parcel.returned:
-                self._waiting.append(parcel)
-                self._pause("the broker takes no message for it (deleted, or full by policy)")
-            else:
+        refused = []
+        for tag in tags:
+            # One at a time: `done` may close the connection once nothing is left here.
+            parcel = self._flying.pop(tag, None)
+            if parcel and (method.NAME == "Basic.Nack" or parcel.returned):
+                refused.append(parcel)
+            elif parcel:
                 self._delay = 0.0
                 self._trouble(None)
                 parcel.done()
+        if refused:
+            self._waiting.extend(refused)
+            self._pause("the broker takes no message for it (deleted, or full by policy)")
         self._pump()
 
     def _pause(self, cause: str) -> None:

@@ -22,6 +22,7 @@ class Broker:
     """Stands for pika's connection, its loop and its channels; records what is asked of them."""
 
     is_open = True
+    answers = True  # at once
 
     def __init__(self) -> None:
         self.timers: list[Callable[[], None]] = []
@@ -52,7 +53,10 @@ class Broker:
         callback(None)
 
     def basic_cancel(self, _tag: str, callback: Callable[[Any], None]) -> None:
-        callback(None)
+        if self.answers:
+            callback(None)
+        else:
+            self.timers.append(lambda: callback(None))
 
     def basic_ack(self, tag: int, multiple: bool) -> None:
         assert multiple
@@ -86,12 +90,12 @@ class Bench:
     def recorded(self) -> list[str]:
         return sorted(order["id"] for order in read(self.path, 1000, {}))
 
-    def confirm(self, tag: int, name: str = "Basic.Ack") -> None:
+    def confirm(self, tag: int, name: str = "Basic.Ack", several: bool = False) -> None:
         class Frame:
             class method:  # noqa: N801 - pika's name
                 NAME = name
                 delivery_tag = tag
-                multiple = False
+                multiple = several
 
         assert self.broker.confirm
         self.broker.confirm(Frame)
@@ -225,3 +229,28 @@ def test_draining_finishes_what_is_at_hand_first(bench: Bench) -> None:
     bench.confirm(1)
     assert drained == [True]
     assert bench.broker.acks == [1, 2]
+
+
+def test_draining_takes_what_is_delivered_until_the_broker_has_answered(bench: Bench) -> None:
+    drained: list[bool] = []
+    bench.broker.answers = False
+    bench.deliver(1, "a")
+    timers, bench.broker.timers = bench.broker.timers, []
+    bench.consumer.drain(lambda: drained.append(True))
+    timers[0]()
+    assert bench.recorded() == ["a"]
+    assert drained == []
+    bench.deliver(2, "b")
+    bench.broker.fire()
+    assert bench.recorded() == ["a", "b"]
+    assert drained == [True]
+    assert bench.broker.acks == [1, 2]
+
+
+def test_draining_ends_after_the_last_of_several_confirmed_at_once(bench: Bench) -> None:
+    acks_when_drained: list[int] = []
+    bench.deliver(1, b"nonsense")
+    bench.deliver(2, b"more nonsense")
+    bench.consumer.drain(lambda: acks_when_drained.extend(bench.broker.acks))
+    bench.confirm(2, several=True)
+    assert acks_when_drained == [1, 2]

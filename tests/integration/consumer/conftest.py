@@ -1,0 +1,88 @@
+"""The consumer's tests run on the lab's broker, each in a virtual host of its own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.integration.conftest import BROKER, TestLab, until
+from tests.integration.consumer.harness import Broker, Outcome, Proxy, Service
+from tests.lab.hosts import execute
+
+_REPORT = pytest.StashKey[list[tuple[str, str, Outcome]]]()
+
+
+@pytest.fixture(scope="session")
+def real_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """The lab's broker; or one that runs, DISPATCH_TEST_BROKER=container:port:password, to save the lab's minutes."""
+    if running := os.environ.get("DISPATCH_TEST_BROKER"):
+        name, port, password = running.split(":")
+        client = docker.from_env()
+        yield Broker(client.containers.get(name), int(port), password, "/")
+        client.close()
+        return
+    lab: TestLab = request.getfixturevalue("lab")
+    yield Broker(lab.host(BROKER), lab.amqp_ports[BROKER], lab.password, "/")
+    # These tests stop the broker under the feet of the lab's own service: leave it consuming.
+    orders = ("list_queues", "--no-table-headers", "name", "consumers")
+    until(lambda: "orders\t1" in execute(lab.host(BROKER), "rabbitmqctl", "--quiet", *orders)[1].splitlines(), 60)
+
+
+@pytest.fixture
+def broker(real_broker: Broker) -> Iterator[Broker]:
+    """A new virtual host."""
+    vhost = f"test-{uuid.uuid4().hex[:8]}"
+    real_broker.ctl("add_vhost", vhost)
+    real_broker.ctl("set_permissions", "--vhost", vhost, "roboshop", ".*", ".*", ".*")
+    yield Broker(real_broker.container, real_broker.port, real_broker.password, vhost)
+    real_broker.ctl("delete_vhost", vhost)
+
+
+@pytest.fixture
+def proxy(real_broker: Broker) -> Iterator[Proxy]:
+    """A way to the broker that a test may break."""
+    made = Proxy(real_broker.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def service(broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """A service that is not started yet; what it logged is shown where the test fails."""
+    made = Service(broker, tmp_path, **getattr(request, "param", {}))
+    yield made
+    if made._process and made.alive():
+        made.kill()
+    if made.journal.exists():
+        lines = [line for line in made.journal.read_text().splitlines() if '"dispatched' not in line]
+        print(*(line[:300] for line in lines[-40:]), sep="\n")
+
+
+@pytest.fixture
+def reckoned(request: pytest.FixtureRequest) -> list[tuple[str, str, Outcome]]:
+    """The rows of the table at the end of the run: fault, seed, outcome."""
+    return request.config.stash.setdefault(_REPORT, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show the fault suite's table."""
+    rows = config.stash.get(_REPORT, [])
+    if not rows:
+        return
+    head = ("attempted", "confirmed", "dispatched", "dead", "lost", "duplicated", "redelivered", "again")
+    faults = [outcome for fault, _, outcome in rows if not fault.startswith("control")]
+    total = tuple(sum(column) for column in zip(*(outcome.row for outcome in faults), strict=True))
+    table = [(fault, seed, *outcome.row) for fault, seed, outcome in rows] + [("total without control", "", *total)]
+    terminalreporter.section("orders under faults")
+    width = max(len(fault) for fault, *_ in table)
+    for name, seed, *numbers in (("fault", "seed", *head), *table):
+        cells = "".join(f"{number:>12}" for number in numbers)
+        terminalreporter.write_line(f"{name:{width}}  {seed:>4}{cells}")
+    terminalreporter.write_line(
+        "again: delivered or sent again after it was dispatched, acknowledged without an effect"
+    )

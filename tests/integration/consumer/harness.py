@@ -1,0 +1,365 @@
+"""Runs the consumer against a real broker: a virtual host, processes, load, faults' tools, and the reckoning."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pika
+from docker.models.containers import Container
+from pika import exceptions
+
+from dispatch_app import properties
+from tests.lab.ansible import ROOT
+from tests.lab.hosts import execute
+
+USER = "roboshop"
+# What a publisher or a test meets while the broker is away.
+AWAY = (exceptions.AMQPError, OSError)
+
+
+def until(condition: Callable[[], object], seconds: float = 60, what: str = "") -> None:
+    """Wait until `condition` holds; fail after `seconds`, a limit against hanging and no measure of speed."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        time.sleep(0.02)
+
+
+def order(order_id: str, **more: object) -> bytes:
+    """An order as payment's first generation writes it."""
+    item = {"sku": "HAL-1", "qty": 1, "name": "HAL 9000", "price": 2001, "subtotal": 2001}
+    cart = {"items": [item], "total": 2001, "tax": 333.5}
+    return json.dumps({"orderid": order_id, "user": "dave", "cart": cart, **more}).encode()
+
+
+@dataclass(frozen=True)
+class Broker:
+    """One virtual host of a real broker, and the container that runs it."""
+
+    container: Container
+    port: int
+    password: str = field(repr=False)
+    vhost: str
+
+    def run(self, *command: str) -> str:
+        code, output = execute(self.container, *command)
+        assert code == 0, f"{' '.join(command)}: {output}"
+        return output
+
+    def ctl(self, *words: str) -> str:
+        return self.run("rabbitmqctl", "--quiet", *words)
+
+    def connect(self) -> Any:
+        credentials = pika.PlainCredentials(USER, self.password)
+        return pika.BlockingConnection(
+            pika.ConnectionParameters("127.0.0.1", self.port, self.vhost, credentials, socket_timeout=5)
+        )
+
+    def publish(self, *bodies: bytes, **props: Any) -> None:
+        """Publish with confirms and mandatory, as the properties say; the queue must be there."""
+        with closing(self.connect()) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            for body in bodies:
+                channel.basic_publish("robot-shop", "orders", body, pika.BasicProperties(**props), mandatory=True)
+
+    def messages(self) -> dict[str, int]:
+        """Count ready and unacknowledged messages by queue, as the queues themselves say."""
+        lines = self.ctl("list_queues", "-p", self.vhost, "--no-table-headers", "name", "messages").splitlines()
+        return {name: int(count) for name, count in (line.split() for line in lines)}
+
+    def drained(self) -> bool:
+        return not any(count for name, count in self.messages().items() if name != "orders.dead")
+
+    def drop_connections(self) -> None:
+        self.ctl("close_all_connections", "--vhost", self.vhost, "closed by a test")
+
+    def take_dead(self) -> list[tuple[bytes, bytes]]:
+        """Take every dead letter out; return their property lists and bodies as they lie there."""
+        properties.install()
+        taken: list[tuple[bytes, bytes]] = []
+        with closing(self.connect()) as connection:
+            channel = connection.channel()
+            while True:
+                method, props, body = channel.basic_get("orders.dead", auto_ack=True)
+                if method is None:
+                    return taken
+                taken.append((props.raw, body))
+
+
+class Service:
+    """Processes of `dispatch run`, one after the other, over one state directory."""
+
+    def __init__(self, broker: Broker, directory: Path, **environment: str) -> None:
+        """Take settings from `environment` beyond those that reach `broker`."""
+        self.state, self.journal = directory / "state", directory / "journal"
+        self.state.mkdir(exist_ok=True)
+        self.ledger = self.state / "ledger.db"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            http = f"127.0.0.1:{free.getsockname()[1]}"
+        self.url = f"http://{http}"
+        self.environment = {
+            "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "STATE_DIRECTORY": str(self.state),
+            "AMQP_HOST": "127.0.0.1", "AMQP_PORT": str(broker.port), "AMQP_VHOST": broker.vhost,
+            "AMQP_USER": USER, "AMQP_PASS": broker.password, "DISPATCH_HTTP": http, **environment,
+        }  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process, "not started"
+        return self._process
+
+    def start(self, *program: str) -> None:
+        """Start the service itself, or a program that stands in for it."""
+        command = [sys.executable, "-m", *(program or ("dispatch_app", "run"))]
+        with self.journal.open("ab") as journal:
+            self._process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stderr=journal)
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Stop as systemd does; return the exit code."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def command(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run another subcommand with the service's settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "dispatch_app", *words],
+            cwd=ROOT, env={**self.environment, **environment}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Ask the service over HTTP; status 0 where nobody answers."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:  # noqa: S310 - http, to itself
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def await_ready(self, seconds: float = 60) -> None:
+        until(lambda: self.get("/readyz")[0] == 200, seconds, f"ready; {self.get('/readyz')}")
+
+    def await_trouble(self, part: str, seconds: float = 60) -> str:
+        """Wait until the service is not ready for a reason that contains `part`; return the reason."""
+        until(lambda: part in self.get("/readyz")[1], seconds, f"{part!r} in {self.get('/readyz')}")
+        return self.get("/readyz")[1].strip()
+
+    def metric(self, name: str) -> float:
+        """Return a metric, summed over its labels; 0 where nobody answers."""
+        lines = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self.get("/metrics")[1], re.MULTILINE)
+        return sum(map(float, lines))
+
+    def dispatched(self) -> list[tuple[str, int]]:
+        """Return id and redelivered of every order in the ledger."""
+        if not self.ledger.exists():
+            return []
+        with closing(sqlite3.connect(f"file:{self.ledger}?mode=ro", uri=True)) as db:
+            try:
+                return db.execute("SELECT id, redelivered FROM orders").fetchall()
+            except sqlite3.OperationalError:  # killed before it made the table
+                return []
+
+    def await_dispatched(self, *ids: str) -> None:
+        until(lambda: set(ids) <= {row[0] for row in self.dispatched()}, what=f"{ids} dispatched")
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the log records of all processes; a line cut off by SIGKILL is left out."""
+        records = []
+        for line in self.journal.read_text().splitlines() if self.journal.exists() else ():
+            with contextlib.suppress(ValueError):
+                records.append(json.loads(line))
+        return records
+
+
+class Publisher(threading.Thread):
+    """Publishes persistent orders until told to end, each again until it is confirmed; it may end up there twice.
+
+    One in 50 is no order, one in 100 is sent a second time after it was confirmed, as a shop does that retries.
+    """
+
+    def __init__(self, broker: Broker, seed: str) -> None:
+        """Draw ids from a generator of its own, so that a seed gives the same orders."""
+        super().__init__(daemon=True)
+        self._broker, self._end = broker, threading.Event()
+        self._random = Random(seed)  # noqa: S311 - no secret
+        self.attempted = 0
+        self.confirmed: set[str] = set()
+
+    def end(self) -> None:
+        """Stop once the order at hand is confirmed."""
+        self._end.set()
+        self.join(120)
+        assert not self.is_alive(), "the last order is never confirmed"
+
+    def run(self) -> None:
+        at_hand: tuple[str, bytes] | None = None
+        while at_hand or not self._end.is_set():
+            with contextlib.suppress(*AWAY), closing(self._broker.connect()) as connection:
+                channel = connection.channel()
+                channel.confirm_delivery()
+                while at_hand or not self._end.is_set():
+                    at_hand = at_hand or self._next()
+                    for _ in range(1 + (self._random.random() < 0.01)):
+                        self.attempted += 1
+                        channel.basic_publish(
+                            "robot-shop", "orders", at_hand[1], pika.BasicProperties(headers={}, delivery_mode=2),
+                            mandatory=True,
+                        )  # fmt: skip
+                        self.confirmed.add(at_hand[0])
+                    at_hand = None
+            self._end.wait(0.1)
+
+    def _next(self) -> tuple[str, bytes]:
+        order_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        return order_id, f"no order: {order_id}".encode() if self._random.random() < 0.02 else order(order_id)
+
+
+@dataclass
+class Outcome:
+    """What became of a load: the reckoning of one run."""
+
+    attempted: int
+    confirmed: set[str]
+    dispatched: set[str]
+    dead: set[str]
+    twice: list[str]  # dispatched more than once, or dispatched and dead
+    redelivered: int
+    again: int  # acknowledged again without an effect: dispatched before
+
+    @property
+    def lost(self) -> set[str]:
+        return self.confirmed - self.dispatched - self.dead
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        sets = (self.confirmed, self.dispatched, self.dead, self.lost, self.twice)
+        return (self.attempted, *map(len, sets), self.redelivered, self.again)
+
+
+@contextlib.contextmanager
+def load(broker: Broker, seed: str, publishers: int = 2) -> Iterator[list[Publisher]]:
+    """Publish all along; at the end every order at hand is confirmed."""
+    threads = [Publisher(broker, f"{seed}/{number}") for number in range(publishers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield threads
+    finally:
+        for thread in threads:
+            thread.end()
+
+
+def reckon(broker: Broker, service: Service, publishers: list[Publisher]) -> Outcome:
+    """Let the service finish what waits, stop it, and compare."""
+    until(broker.drained, 120, "queues drained")
+    assert service.stop() == 0
+    rows, log = service.dispatched(), service.log()
+    effects = Counter(entry["id"] for line in log if line["message"] == "dispatched" for entry in line["orders"])
+    again = [line for line in log if line["message"] == "dispatched before, acknowledged again"]
+    dispatched = {order_id for order_id, _ in rows}
+    dead = {body.decode().removeprefix("no order: ") for _, body in broker.take_dead()}
+    twice = [order_id for order_id, count in effects.items() if count > 1]
+    twice += [order_id for order_id, count in Counter(order_id for order_id, _ in rows).items() if count > 1]
+    return Outcome(
+        sum(publisher.attempted for publisher in publishers),
+        set().union(*(publisher.confirmed for publisher in publishers)),
+        dispatched,
+        dead,
+        twice + sorted(dispatched & dead),
+        sum(redelivered for _, redelivered in rows) + sum(line.get("redelivered", 0) for line in again),
+        sum(line["count"] for line in again),
+    )
+
+
+class Proxy:
+    """A TCP way to the broker that can fall silent or be cut, with neither end told in the first case."""
+
+    def __init__(self, target: int) -> None:
+        """Listen on a free loopback port and forward to `target`."""
+        self._target = target
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def silence(self) -> None:
+        """Forward nothing from now on: a black hole, also for new connections."""
+        self._flowing.clear()
+
+    def speak(self) -> None:
+        self._flowing.set()
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        connected, self._sockets = self._sockets, []
+        for sock in connected:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
+            sock.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.speak()
+        self.cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._sockets += (near, far)
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._flowing.wait()
+                sink.sendall(data)
+        for sock in (source, sink):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def kill_moment(random: Random) -> float:
+    """Seconds after a start: some before the service consumes, most in the middle of its work."""
+    return random.uniform(0.1, 1.2)
+
+
+SIGKILLED = -signal.SIGKILL

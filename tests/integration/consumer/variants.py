@@ -1,0 +1,92 @@
+"""Dispatch with a crash or a weakness built in: `python -m tests.integration.consumer.variants NAME`.
+
+What a crash at one exact point leaves behind can't be had by killing from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from dispatch_app import __main__, topology
+from dispatch_app.consumer import Consumer
+from dispatch_app.ledger import Ledger
+from dispatch_app.wire import Delivery
+
+COUNTDOWN = "COUNTDOWN"  # variable: after how many passes the crash comes
+
+
+def _die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+class _Countdown:
+    def __init__(self) -> None:
+        self._left = int(os.environ[COUNTDOWN])
+
+    def pass_or_die(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            _die()
+
+
+def killed_after_the_effect() -> None:
+    """Die where orders are in the ledger, or confirmed as dead letters, and not acknowledged."""
+    countdown, acknowledge = _Countdown(), Consumer._acknowledge
+
+    def acknowledge_or_die(self: Consumer, tags: Iterable[int]) -> None:
+        countdown.pass_or_die()
+        acknowledge(self, tags)
+
+    Consumer._acknowledge = acknowledge_or_die  # type: ignore[method-assign]
+
+
+def killed_before_the_commit() -> None:
+    """Die where orders are written in a transaction that isn't committed."""
+    countdown, init = _Countdown(), Ledger.__init__
+
+    class Database:
+        def __init__(self, db: Any) -> None:
+            self._db = db
+
+        def execute(self, statement: str, *values: Any) -> Any:
+            if statement == "COMMIT":
+                countdown.pass_or_die()
+            return self._db.execute(statement, *values)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._db, name)
+
+    def init_over(self: Ledger, *arguments: Any) -> None:
+        init(self, *arguments)
+        database: Any = Database(self._db)
+        self._db = database
+
+    Ledger.__init__ = init_over  # type: ignore[assignment,method-assign]
+
+
+def acknowledges_first() -> None:
+    """Acknowledge on delivery, as the original does, and die as above: orders at hand are lost."""
+    killed_before_the_commit()
+    deliver = Consumer._on_delivery
+
+    def acknowledge_and_deliver(self: Consumer, delivery: Delivery) -> None:
+        self._channel.basic_ack(delivery[0])
+        deliver(self, delivery)
+
+    Consumer._on_delivery = acknowledge_and_deliver  # type: ignore[method-assign]
+    Consumer._acknowledge = lambda *_: None  # type: ignore[method-assign]
+
+
+def one_short_retry() -> None:
+    """Give an order up after one retry, a second later."""
+    topology.RETRY_DELAYS = (1,)  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
+    sys.exit(__main__.main(["run"]))
