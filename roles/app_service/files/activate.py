@@ -111,11 +111,10 @@ def activate(service: Service, release: Path, staged: Path, check: str, keep: in
         run("systemctl", "enable", service.name)
         forget(service)
         return 0
-    since = time.time()
     try:
         restart(service)
     except (UnhealthyError, subprocess.CalledProcessError) as error:
-        journal = last_lines(service, since)
+        journal = last_lines(service)
         outcome = restore(service)
         say(f"the new release or settings are not healthy: {error}\n{outcome}\nThe journal of the attempt:\n{journal}")
         return RESTORED
@@ -243,10 +242,12 @@ def not_ready(service: Service, state: dict[str, str]) -> str:
         connection.close()
 
 
-def last_lines(service: Service, since: float) -> str:
+def last_lines(service: Service) -> str:
+    """The end of the journal of the process that has just failed: its own lines, and systemd's of it."""
+    invocation = properties(service)["InvocationID"]
     run("journalctl", "--sync")
-    select = ("--unit", service.name, f"--since=@{int(since)}", "--lines", JOURNAL_LINES)
-    return run("journalctl", *select, "--output=cat", "--no-pager")
+    own, systemd_s = f"_SYSTEMD_INVOCATION_ID={invocation}", f"INVOCATION_ID={invocation}"
+    return run("journalctl", own, "+", systemd_s, "--lines", JOURNAL_LINES, "--output=cat", "--no-pager")
 
 
 def prune(service: Service, keep: int) -> None:

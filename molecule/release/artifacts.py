@@ -1,0 +1,40 @@
+"""Makes the artifacts the scenario installs out of the real one: a newer release, and one for each way to be broken."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+# What stands before the code of the command line; each breaks `run` and leaves `check` as it is.
+BREAKS = {
+    "newer": "",
+    "wont-start": "import sys\nif 'run' in sys.argv: raise SystemExit('broken: it does not start')\n",
+    "never-ready": "import sys, time\nif 'run' in sys.argv: time.sleep(3600)\n",
+    "crashes": ("import os, sys, threading\nif 'run' in sys.argv: threading.Timer(2, os._exit, (3,)).start()\n"),
+}
+
+
+def main(source: Path, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, code in BREAKS.items():
+        write(source, directory / f"{name}.zip", {"dispatch_app/__init__.py": code + f"# {name}\n"})
+    write(source, directory / "requirements-missing.zip", {"requirements.txt": "no-such-package==1.0\n"})
+    content = bytearray(source.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    (directory / "corrupt.zip").write_bytes(content)
+
+
+def write(source: Path, target: Path, before: dict[str, str]) -> None:
+    """Copy a zip; put text before, or for requirements.txt in place of, what some of its files hold."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name in before:
+                content = before[name].encode() + (b"" if name == "requirements.txt" else content)
+            new.writestr(name, content)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
