@@ -273,7 +273,8 @@ class Consumer:
             "queue": self._settings.queue,
             **({"order-id": order_id} if order_id else {}),
         }
-        notes = {name: note if isinstance(note, int) else deadletter.text(note) for name, note in notes.items()}
+        # Some come from the message, where anyone may have put anything: as text they fit.
+        notes = {name: note if name == "attempt" else deadletter.text(note) for name, note in notes.items()}
         dead = queue == topology.dead_queue(self._settings)
 
         def done() -> None:

@@ -55,6 +55,8 @@ def _noted(notes: dict[str, Any]) -> Headers:
 
 def _in_place(raw: bytes, noted: Headers) -> bytes:
     fields = split(raw)
+    if "headers" not in fields:
+        noted = noted + _noted({"headers": "none"})  # not the same as an empty table
     headers = split_table(fields.pop("headers", b""))
     aside = {name: fields.pop(name) for name in _FIELDS if name in fields}
     if harmful := [entry for entry in headers if entry[0].startswith(_HEADERS)]:
@@ -80,6 +82,7 @@ def unwrap(raw: bytes, body: bytes) -> tuple[bytes, bytes, dict[str, Any]]:
         notes = {n[len(MARK) :].decode(): decode(value) for n, value in headers if n.startswith(MARK)}
         size, aside = notes.pop("envelope", None), notes.pop("aside", None)
         if isinstance(size, int) and 2 <= size <= len(body):
+            split(body[:size])  # anyone can send such a header: is there a property list?
             return body[:size], body[size:], notes
         # Death headers on a copy are its retry queue's doing; the original's are aside.
         kept = [entry for entry in headers if not entry[0].startswith((MARK, *_HEADERS))]
@@ -88,6 +91,8 @@ def unwrap(raw: bytes, body: bytes) -> tuple[bytes, bytes, dict[str, Any]]:
             kept += split_table(fields.pop("headers", b""))
             if fields.get("delivery_mode") == b"\0":
                 del fields["delivery_mode"]
-        return join({**fields, "headers": join_table(kept)}), body, notes
+        if not notes.pop("headers", None):
+            fields["headers"] = join_table(kept)
+        return join(fields), body, notes
     except ERRORS:
         return raw, body, {}

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch_app import consumer as module
+from dispatch_app import properties
 from dispatch_app.consumer import Consumer, Prefix
 from dispatch_app.health import State
 from dispatch_app.ledger import Ledger, read
@@ -254,3 +255,11 @@ def test_draining_ends_after_the_last_of_several_confirmed_at_once(bench: Bench)
     bench.consumer.drain(lambda: acks_when_drained.extend(bench.broker.acks))
     bench.confirm(2, several=True)
     assert acks_when_drained == [1, 2]
+
+
+def test_notes_forged_by_a_publisher_harm_nothing(bench: Bench) -> None:
+    forged = [(b"x-dispatch-first-seen", b"l" + b"\xff" * 8), (b"x-dispatch-attempt", b"l" + b"\xff" * 8)]
+    raw = properties.join({"headers": properties.join_table(forged)})
+    bench.consumer._on_delivery((1, 0, b"\x0arobot-shop\x06orders", raw, b"nonsense"))
+    bench.broker.fire()
+    assert bench.broker.published == ["orders.dead"]

@@ -1,0 +1,180 @@
+"""What can be seen from outside: metrics, traces, the watchdog, dead letters, and the way out of a broker."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.integration.consumer import hooks
+from tests.integration.consumer.harness import Broker, Proxy, Service, order, until
+
+
+def test_metrics_are_prometheus_text_and_count_what_happened(broker: Broker, service: Service) -> None:
+    service.start()
+    service.await_ready()
+    broker.publish(order("a"), order("b"), order("a"), b"no order")
+    service.await_dispatched("a", "b")
+    until(lambda: service.metric("dispatch_orders_dead_total") == 1)
+    status, text = service.get("/metrics")
+    assert status == 200
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    samples = {
+        (sample.name, sample.labels.get("reason")): sample.value
+        for family in families.values()
+        for sample in family.samples
+    }
+    assert samples["dispatch_orders_received_total", None] == 4
+    assert samples["dispatch_orders_dispatched_total", None] == 2
+    assert samples["dispatch_orders_duplicate_total", None] == 1
+    assert samples["dispatch_orders_dead_total", "not-json"] == 1
+    assert samples["dispatch_orders_in_flight", None] == 0
+    assert samples["dispatch_batch_orders_sum", None] == 3
+    assert samples["dispatch_ack_seconds_count", None] == samples["dispatch_batch_orders_count", None]
+    assert samples["dispatch_connections_total", None] == 1
+    assert samples["dispatch_ready", None] == 1
+    assert samples["dispatch_ledger_bytes", None] > 0
+    assert families["dispatch_build_info"].samples[0].labels.keys() == {"version", "python"}
+    assert {family.type for family in families.values()} == {"counter", "gauge", "histogram"}
+
+
+@pytest.mark.parametrize("service", [{"DISPATCH_HOOK": f"{hooks.__name__}:nothing"}], indirect=True)
+def test_the_publishers_trace_goes_on(broker: Broker, service: Service, tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    spans = tmp_path / "spans"
+    service.environment[hooks.SPANS] = str(spans)
+    service.start()
+    service.await_ready()
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    broker.publish(order("traced"), headers={"traceparent": f"00-{trace}-{parent}-01"})
+    broker.publish(order("untraced"))
+    service.await_dispatched("traced", "untraced")
+    assert service.stop() == 0
+    traced, untraced = [json.loads(line) for line in spans.read_text().splitlines()]
+    assert (traced["trace"], traced["parent"], traced["order"]) == (trace, parent, "traced")
+    assert (untraced["parent"], untraced["order"]) == (None, "untraced")
+    assert untraced["trace"] != trace
+
+
+class Manager:
+    """systemd's end of the notification socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+
+    def next(self, seconds: float) -> list[str]:
+        """Return the next message's assignments; none where none comes in time."""
+        self._socket.settimeout(seconds)
+        try:
+            return self._socket.recv(4096).decode().splitlines()
+        except TimeoutError:
+            return []
+
+    def await_message(self, assignment: str) -> None:
+        until(lambda: assignment in self.next(30), what=assignment)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+WATCHDOG = 1.0  # seconds
+
+
+@pytest.fixture
+def manager(tmp_path: Path, service: Service) -> Iterator[Manager]:
+    made = Manager(tmp_path / "notify")
+    service.environment |= {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": str(int(WATCHDOG * 1e6))}
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("service", [{"DISPATCH_HOOK": f"{hooks.__name__}:stuck"}], indirect=True)
+def test_a_stuck_loop_stops_feeding_the_watchdog(broker: Broker, service: Service, manager: Manager) -> None:
+    service.start()
+    manager.await_message("READY=1")
+    manager.await_message("WATCHDOG=1")
+    broker.publish(order("stuck"))
+    # systemd kills it after one such silence.
+    until(lambda: manager.next(WATCHDOG) == [], what="silence")
+    assert service.alive()
+
+
+def test_a_broker_outage_keeps_feeding_it(service: Service, proxy: Proxy, manager: Manager) -> None:
+    service.environment["AMQP_PORT"] = str(proxy.port)
+    service.start()
+    manager.await_message("READY=1")
+    proxy.close()
+    service.await_trouble("refuses connections")
+    for _ in range(10):
+        assert "WATCHDOG=1" in manager.next(WATCHDOG)
+    assert service.stop() == 0
+    manager.await_message("STOPPING=1")
+
+
+def test_it_is_ready_for_systemd_only_once_it_consumes(service: Service, proxy: Proxy, manager: Manager) -> None:
+    proxy.silence()
+    service.environment["AMQP_PORT"] = str(proxy.port)
+    service.start()
+    for _ in range(5):
+        assert "READY=1" not in manager.next(WATCHDOG)
+    proxy.speak()
+    manager.await_message("READY=1")
+    assert service.get("/readyz")[0] == 200
+
+
+@pytest.mark.parametrize("service", [{"DISPATCH_HOOK": f"{hooks.__name__}:courier"}], indirect=True)
+def test_dead_letters_are_replayed_once_their_cause_is_mended(broker: Broker, service: Service, tmp_path: Path) -> None:
+    away = tmp_path / "courier is away"
+    away.touch()
+    service.environment[hooks.AWAY] = str(away)
+    service.start("tests.integration.consumer.variants", "one_short_retry")
+    service.await_ready()
+    props = {"headers": {"kept": 7, "CC": ["elsewhere"]}, "correlation_id": "c-1", "expiration": "3600000"}
+    broker.publish(order("one"), order("two"), b"no order", **props)
+    until(lambda: service.metric("dispatch_orders_dead_total") == 3)
+    letters = [json.loads(line) for line in service.command("dead", "list", "--json").stdout.splitlines()]
+    assert sorted((letter["reason"], letter["attempt"], letter.get("order-id")) for letter in letters) == [
+        ("hook-failed", 2, "one"),
+        ("hook-failed", 2, "two"),
+        ("not-json", 1, None),
+    ]
+    assert {(letter["exchange"], letter["routing-key"], letter["queue"]) for letter in letters} == {
+        ("robot-shop", "orders", "orders")
+    }
+    shown = json.loads(service.command("dead", "show", "--id", "one").stdout)
+    assert shown["body"].encode() == order("one")
+    assert shown["properties"] == props
+    assert (shown["exception-type"], shown["exception-message"]) == ("ConnectionError", "the courier is away")
+
+    assert (
+        service.command("dead", "replay", "--reason", "hook-failed", "--dry-run").stdout
+        == "2 dead letters would be replayed\n"
+    )
+    assert service.dispatched() == []
+    away.unlink()
+    assert service.command("dead", "replay", "--id", "one").stdout == "1 dead letters replayed\n"
+    service.await_dispatched("one")
+    assert service.command("dead", "replay", "--reason", "hook-failed").stdout == "1 dead letters replayed\n"
+    service.await_dispatched("two")
+    assert service.command("dead", "purge", "--all").stdout == "1 dead letters purged\n"
+    assert service.command("dead", "list", "--json").stdout == ""
+    assert service.command("dead", "replay", "--id", "one").returncode == 1
+
+
+def test_drain_waits_for_the_last_order(broker: Broker, service: Service) -> None:
+    service.start()
+    service.await_ready()
+    assert service.stop() == 0
+    broker.publish(*(order(f"order-{number}") for number in range(50)))
+    left = service.command("drain", "--timeout", "1")
+    assert left.returncode == 1
+    assert "50 messages are left" in left.stderr
+    service.start()
+    done = service.command("drain", "--timeout", "60")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(service.dispatched()) == 50
