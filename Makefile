@@ -64,6 +64,14 @@ integration: dist/dispatch.zip ## The lab, the playbooks and the consumer agains
 molecule: dist/dispatch.zip ## The Molecule scenarios
 	molecule test --all
 
+.PHONY: test-long
+test-long: $(READY) ## More seeds for the faults, the fuzz and lost connections (about 20 minutes)
+	DISPATCH_TEST_ROUNDS=5 pytest tests/integration/consumer --durations=10
+
+.PHONY: bench-consumer
+bench-consumer: $(READY) ## Dispatch beside consumers in Go, pika and aio-pika
+	python -m tests.benchmarks
+
 .PHONY: lock
 lock: $(READY) ## Renew the lock files from pyproject.toml
 	python -m pip install --quiet pip-tools

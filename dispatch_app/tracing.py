@@ -12,12 +12,15 @@ Tracer = Callable[[str, bytes], AbstractContextManager[Any]]  # order id, proper
 
 
 def tracer() -> Tracer | None:
-    """Return what opens a span around an order, or None without OpenTelemetry."""
+    """Return what opens a span around an order, or None where OpenTelemetry isn't there or records nothing."""
     try:
-        from opentelemetry import propagate, trace
+        from opentelemetry.propagate import extract
+        from opentelemetry.trace import ProxyTracerProvider, SpanKind, get_tracer, get_tracer_provider
     except ImportError:
         return None
-    source = trace.get_tracer("dispatch_app")
+    if isinstance(get_tracer_provider(), ProxyTracerProvider):  # nobody has set up where spans go
+        return None
+    source = get_tracer("dispatch_app")
 
     def span(order_id: str, raw: bytes) -> AbstractContextManager[Any]:
         # The headers traceparent and tracestate carry the context (W3C Trace Context).
@@ -25,8 +28,8 @@ def tracer() -> Tracer | None:
         carrier = {name: value for name, value in headers.items() if isinstance(value, str)}
         opened: AbstractContextManager[Any] = source.start_as_current_span(
             "dispatch order",
-            context=propagate.extract(carrier),
-            kind=trace.SpanKind.CONSUMER,
+            context=extract(carrier),
+            kind=SpanKind.CONSUMER,
             attributes={"messaging.system": "rabbitmq", "order.id": order_id},
         )
         return opened

@@ -15,6 +15,7 @@ from tests.integration.consumer.harness import Broker, Outcome, Proxy, Service
 from tests.lab.hosts import execute
 
 _REPORT = pytest.StashKey[list[tuple[str, str, Outcome]]]()
+_REMARKS = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +70,17 @@ def reckoned(request: pytest.FixtureRequest) -> list[tuple[str, str, Outcome]]:
     return request.config.stash.setdefault(_REPORT, [])
 
 
+@pytest.fixture
+def remarks(request: pytest.FixtureRequest) -> list[str]:
+    """Lines to show at the end of the run."""
+    return request.config.stash.setdefault(_REMARKS, [])
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show the fault suite's table."""
+    """Show figures, and the fault suite's table."""
+    if remarks := config.stash.get(_REMARKS, []):
+        terminalreporter.section("the consumer's figures")
+        terminalreporter.write("".join(f"{remark}\n" for remark in remarks))
     rows = config.stash.get(_REPORT, [])
     if not rows:
         return

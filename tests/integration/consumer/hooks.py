@@ -30,11 +30,11 @@ def courier(_: Order) -> None:
 
 def _trace(path: str) -> None:
     """Set OpenTelemetry's real SDK up to write each span as a line of JSON."""
-    from opentelemetry import trace
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+    from opentelemetry.trace import set_tracer_provider
 
-    class Exporter(SpanExporter):  # type: ignore[misc,unused-ignore]
+    class Exporter(SpanExporter):
         def export(self, spans: object) -> SpanExportResult:
             assert isinstance(spans, tuple)
             with Path(path).open("a") as file:
@@ -50,7 +50,7 @@ def _trace(path: str) -> None:
 
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(Exporter()))
-    trace.set_tracer_provider(provider)
+    set_tracer_provider(provider)
 
 
 if SPANS in os.environ:

@@ -22,7 +22,9 @@ def resources(service: Service) -> tuple[int, int, int]:
     return int(memory[1]), len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
 
 
-def test_after_each_loss_it_consumes_and_nothing_grows(broker: Broker, proxy: Proxy, service: Service) -> None:
+def test_after_each_loss_it_consumes_and_nothing_grows(
+    broker: Broker, proxy: Proxy, service: Service, remarks: list[str]
+) -> None:
     service.environment["AMQP_PORT"] = str(proxy.port)
     service.start()
     service.await_ready()
@@ -42,7 +44,7 @@ def test_after_each_loss_it_consumes_and_nothing_grows(broker: Broker, proxy: Pr
         if seen:
             until(lambda: resources(service)[1:] == seen[0][1:], what=f"{seen[0]}, is {resources(service)}")
         seen.append(resources(service))
-    print("memory in KiB, descriptors, threads after losses 1, 10, 20 …:", seen[0], *seen[WARM - 1 :: 10])
+    remarks.append(f"memory in KiB, descriptors, threads after losses 1, 10, 20, …: {seen[0]}, {seen[WARM - 1 :: 10]}")
     assert seen[-1][0] - seen[WARM - 1][0] <= GROWTH
     assert service.metric("dispatch_connection_losses_total") == LOSSES
     lost = [line for line in service.log() if line["message"].startswith("connection lost")]
