@@ -23,8 +23,8 @@ import pika
 from pika import exceptions
 
 
-def publish(log: Path, rate: float) -> None:
-    """Publish `rate` orders a second until SIGTERM; log the id of each that the broker confirmed."""
+def publish(host: str, log: Path, rate: float) -> None:
+    """Publish `rate` orders a second to `host` until SIGTERM; log the id of each that the broker confirmed."""
     ended = False
 
     def end(*_: object) -> None:
@@ -33,9 +33,7 @@ def publish(log: Path, rate: float) -> None:
 
     signal.signal(signal.SIGTERM, end)
     password = Path(os.environ["CREDENTIALS_DIRECTORY"], "amqp_password").read_text()
-    parameters = pika.ConnectionParameters(
-        os.environ["AMQP_HOST"], credentials=pika.PlainCredentials(os.environ["AMQP_USER"], password)
-    )
+    parameters = pika.ConnectionParameters(host, credentials=pika.PlainCredentials(os.environ["AMQP_USER"], password))
     connection = pika.BlockingConnection(parameters)
     channel = connection.channel()
     channel.confirm_delivery()
@@ -63,7 +61,7 @@ def report(log: Path, ledger: Path, marks: list[dict[str, Any]]) -> dict[str, An
     `marks` are windows, {"name", "start", "end"} in seconds since the epoch; each gets the longest time in it during
     which nothing was dispatched, in seconds.
     """
-    confirmed = set(log.read_text().split())
+    confirmed = {order for part in log.parent.glob(f"{log.name}*") for order in part.read_text().split()}
     rows = sqlite3.connect(ledger).execute("select id, dispatched_at from orders order by dispatched_at").fetchall()
     dispatched = {order for order, _ in rows}
     moments = [at / 1000 for _, at in rows]
@@ -100,12 +98,15 @@ def longest_gap(moments: list[float], start: float, end: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("verb", choices=["publish", "report"])
-    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--host", help="the broker to publish to")
+    parser.add_argument(
+        "--log", type=Path, required=True, help="file of confirmed ids; for report, how such files' names begin"
+    )
     parser.add_argument("--rate", type=float, default=200)
     parser.add_argument("--ledger", type=Path, default=Path("/var/lib/dispatch/ledger.db"))
     arguments = parser.parse_args()
     if arguments.verb == "publish":
-        publish(arguments.log, arguments.rate)
+        publish(arguments.host, arguments.log, arguments.rate)
     else:
         print(json.dumps(report(arguments.log, arguments.ledger, json.load(sys.stdin))))
 
