@@ -38,12 +38,12 @@ USER = "roboshop"
 AWAY = (exceptions.AMQPError, OSError)
 
 
-def until(condition: Callable[[], object], seconds: float = 60, what: str = "") -> None:
+def until(condition: Callable[[], object], seconds: float = 60, what: str = "", interval: float = 0.02) -> None:
     """Wait until `condition` holds; fail after `seconds`, a limit against hanging and no measure of speed."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
-        time.sleep(0.02)
+        time.sleep(interval)
 
 
 def order(order_id: str, **more: object) -> bytes:

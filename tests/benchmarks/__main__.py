@@ -1,0 +1,299 @@
+"""`make bench-consumer`: Dispatch beside other consumers, one after the other on the same broker and the same orders.
+
+Dispatch syncs each order to its ledger before it acknowledges; the others store nothing. Runs are interleaved, so
+that what else this machine does strikes all alike, and medians are shown. The broker is the lab's (`make lab`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+import venv
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import docker
+import pika
+
+from tests.integration.consumer.harness import USER, Broker, until
+from tests.lab import LabError, engine
+from tests.lab import __main__ as lab
+from tests.lab.ansible import ROOT
+
+HERE = Path(__file__).parent
+WORK = ROOT / "build" / "benchmark"
+PYTHON, GO = WORK / "venv" / "bin" / "python", WORK / "go-consumer"
+ORDERS, RATE, SECONDS = 60_000, 500, 8
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One consumer: how it is started, and how its log tells what it has done."""
+
+    name: str
+    command: tuple[str, ...]
+    consuming: bytes = b" consuming"
+    order: bytes = b" Order "  # stands once for each order
+    order_id: re.Pattern[bytes] = re.compile(rb'"orderid": "([^"]+)"')
+
+
+PEERS = (
+    Peer(
+        "dispatch",
+        (str(PYTHON), "-m", "dispatch_app", "run"),
+        b'"waiting for messages"',
+        b'{"id": "',
+        re.compile(rb'{"id": "([^"]+)"'),
+    ),
+    Peer("Go amqp091", (str(GO),)),
+    Peer("pika", (str(PYTHON), str(HERE / "with_pika.py"))),
+    Peer("aio-pika", (str(PYTHON), str(HERE / "with_aio_pika.py"))),
+)
+
+
+@dataclass
+class Run:
+    """The figures of one run of one peer."""
+
+    rate: float = 0.0  # orders per second
+    cpu: float = 0.0  # microseconds an order, user and system, with the start
+    memory: float = 0.0  # MiB at the peak
+    start: float = 0.0  # seconds from exec to consuming
+    p50: float = 0.0  # milliseconds from publishing to the log line, which Dispatch writes after the commit
+    p99: float = 0.0
+
+
+class Running:
+    """A peer's process and its log."""
+
+    def __init__(self, peer: Peer, broker: Broker, host: str, port: int) -> None:
+        self._peer, self._path = peer, WORK / "log"
+        state = WORK / "state"
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir(parents=True)
+        environment = {
+            "PATH": os.environ["PATH"], "STATE_DIRECTORY": str(state), "DISPATCH_HTTP": "127.0.0.1:19672",
+            "AMQP_HOST": host, "AMQP_PORT": str(port), "AMQP_VHOST": broker.vhost,
+            "AMQP_USER": USER, "AMQP_PASS": broker.password,
+        }  # fmt: skip
+        with self._path.open("wb") as log:
+            self.started = time.time()
+            self.process = subprocess.Popen(peer.command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        self._read = self._path.open("rb")
+        self._text = b""
+        self.count = 0
+
+    def look(self) -> int:
+        """Return how many orders are done; cheaply, for this takes place beside the work that is measured."""
+        assert self.process.poll() is None, self._path.read_text()[-2000:]
+        new = self._read.read()
+        new = new[: new.rfind(b"\n") + 1]  # whole lines
+        self._read.seek(len(self._text) + len(new))
+        self._text += new
+        self.count += new.count(self._peer.order)
+        return self.count
+
+    def consumes(self) -> bool:
+        self.look()
+        return self._peer.consuming in self._text
+
+    def times(self) -> tuple[float, dict[str, float]]:
+        """Return when it began to consume, and when each order was done, as time.time()."""
+        consuming, done = 0.0, {}
+        for line in self._text.splitlines():
+            if self._peer.order in line:
+                done.update(dict.fromkeys(map(bytes.decode, self._peer.order_id.findall(line)), _moment(line)))
+            elif self._peer.consuming in line:
+                consuming = _moment(line)
+        return consuming, done
+
+    def cpu(self) -> float:
+        """Return seconds of processor time so far."""
+        fields = Path("/proc", str(self.process.pid), "stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> float:
+        status = Path("/proc", str(self.process.pid), "status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+)", status)
+        assert found
+        return int(found[1]) / 1024
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        self._read.close()
+
+
+def _moment(line: bytes) -> float:
+    """Return the time a log line names: Go's, Python's or Dispatch's, all UTC."""
+    found = re.search(r"(\d{4})[-/](\d\d)[-/](\d\d)[ T](\d\d:\d\d:\d\d\.\d+)", line[:60].decode())
+    assert found, line
+    text = f"{found[1]}-{found[2]}-{found[3]}T{found[4]:0<15}"
+    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp()
+
+
+def body(number: int) -> tuple[str, bytes]:
+    """An order as payment sends it: one or two robots, and shipping."""
+    order_id = str(uuid.uuid4())
+    items = [
+        {"sku": f"HAL-{n}", "qty": n, "name": "Robotic Hal 9000", "price": 2001, "subtotal": 2001 * n}
+        for n in range(1, 2 + number % 2)
+    ]
+    items.append({"sku": "SHIP", "qty": 1, "name": "shipping to London", "price": 27.5, "subtotal": 27.5})
+    cart = {"items": items, "total": 2028.5, "tax": 338.08}
+    return order_id, json.dumps({"orderid": order_id, "user": f"user-{number % 100}", "cart": cart}).encode()
+
+
+def backlog(peer: Peer, broker: Broker, host: str, port: int, run: Run) -> None:
+    """Measure how a peer works off ORDERS waiting orders."""
+    with closing(broker.connect()) as connection:
+        channel = connection.channel()
+        channel.queue_purge("orders")
+        for number in range(ORDERS):
+            channel.basic_publish("robot-shop", "orders", body(number)[1], pika.BasicProperties(headers={}))
+        until(lambda: channel.queue_declare("orders", passive=True).method.message_count == ORDERS)
+    running = Running(peer, broker, host, port)
+    try:
+        until(lambda: running.look() >= ORDERS, 120, peer.name, interval=0.1)
+        run.cpu = running.cpu() / ORDERS * 1e6
+        run.memory = running.memory()
+        consuming, done = running.times()
+        run.rate = ORDERS / (max(done.values()) - consuming)
+        run.start = consuming - running.started
+    finally:
+        running.stop()
+
+
+def latency(peer: Peer, broker: Broker, host: str, port: int, run: Run) -> None:
+    """Measure from publishing to done at RATE orders a second."""
+    running = Running(peer, broker, host, port)
+    published = {}
+    try:
+        until(running.consumes, 30, peer.name)
+        with closing(broker.connect()) as connection:
+            channel = connection.channel()
+            begin = time.time()
+            for number in range(RATE * SECONDS):
+                time.sleep(max(0.0, begin + number / RATE - time.time()))
+                order_id, content = body(number)
+                published[order_id] = time.time()
+                channel.basic_publish("robot-shop", "orders", content, pika.BasicProperties(headers={}))
+        until(lambda: running.look() >= len(published), 30, peer.name, interval=0.1)
+        _, done = running.times()
+    finally:
+        running.stop()
+    delays = statistics.quantiles([(done[order] - moment) * 1000 for order, moment in published.items()], n=100)
+    run.p50, run.p99 = delays[49], delays[98]
+
+
+def show(figures: dict[str, Run]) -> None:
+    """Print the table, the ratios against Go, and the aims."""
+    columns: list[tuple[str, Callable[[Run], float], str]] = [
+        ("orders/s", lambda run: run.rate, ",.0f"), ("CPU µs", lambda run: run.cpu, ".1f"),
+        ("peak MiB", lambda run: run.memory, ".0f"), ("p50 ms", lambda run: run.p50, ".1f"),
+        ("p99 ms", lambda run: run.p99, ".1f"), ("start s", lambda run: run.start, ".2f"),
+    ]  # fmt: skip
+    print(f"{'':12}" + "".join(f"{name:>12}" for name, *_ in columns))
+    for name, run in figures.items():
+        print(f"{name:12}" + "".join(f"{format(value(run), form):>12}" for _, value, form in columns))
+    dispatch, go = figures["dispatch"], figures["Go amqp091"]
+    for name, run in figures.items():
+        rate, cpu, memory = run.rate / go.rate, run.cpu / go.cpu, run.memory / go.memory
+        print(f"{name} / Go: {rate:.2f} orders/s, {cpu:.2f} CPU, {memory:.2f} memory")
+    for aim, reached in (
+        ("at least 1.0 of Go's orders/s", dispatch.rate >= go.rate),
+        ("at most 1.0 of its CPU", dispatch.cpu <= go.cpu),
+        ("at most 0.5 of its peak memory", dispatch.memory <= go.memory / 2),
+        ("p99 below 25 ms", dispatch.p99 < 25),
+        ("start to consuming below 0.5 s", dispatch.start < 0.5),
+    ):
+        print(f"  {'reached' if reached else 'MISSED '}  {aim}")
+
+
+def prepare() -> None:
+    """Make the venv and build the Go consumer. Raises LabError where Go is missing and can't be installed."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    requirements = HERE / "requirements.txt"
+    if not PYTHON.exists() or (WORK / "venv").stat().st_mtime < requirements.stat().st_mtime:
+        venv.create(WORK / "venv", with_pip=True, clear=True)
+        pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+        subprocess.run([*pip, "-r", str(requirements)], check=True)
+    source = Path("/usr/share/gocode/src/github.com/rabbitmq/amqp091-go")
+    if not (shutil.which("go") and source.is_dir()):
+        engine.install("golang-go", "golang-github-rabbitmq-amqp091-go-dev")
+    # Debian's packages of Go libraries are sources below this path, for builds without modules.
+    environment = {**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(WORK / "go-cache")}
+    subprocess.run(["go", "build", "-o", GO, HERE / "go" / "consumer.go"], env=environment, check=True)
+
+
+def find_broker() -> Broker:
+    """The lab's broker. Raises LabError where the lab isn't up."""
+    running = os.environ.get("DISPATCH_TEST_BROKER")  # as for tests/integration/consumer
+    client = engine.connect(lab.STATE)
+    try:
+        name, port, password = running.split(":") if running else ("broker", "5672", "")
+        password = password or (lab.STATE / "amqp_password").read_text().strip()
+        return Broker(client.containers.get(name), int(port), password, f"benchmark-{uuid.uuid4().hex[:8]}")
+    except (OSError, docker.errors.NotFound) as error:
+        raise LabError(
+            f"The benchmark uses the lab's broker, which isn't there ({error}); run `make lab` first."
+        ) from error
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each consumer (default: 5)")
+    runs = parser.parse_args().runs
+    try:
+        prepare()
+        broker = find_broker()
+    except LabError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
+    # Past Docker's proxy for published ports, which would take part in the race.
+    (network,) = broker.container.attrs["NetworkSettings"]["Networks"].values()
+    host, port = network["IPAddress"], 5672
+    broker.ctl("add_vhost", broker.vhost)
+    try:
+        broker.ctl("set_permissions", "--vhost", broker.vhost, USER, ".*", ".*", ".*")
+        with closing(broker.connect()) as connection:
+            channel = connection.channel()
+            channel.exchange_declare("robot-shop", "direct", durable=True)
+            channel.queue_declare("orders", durable=True)
+            channel.queue_bind("orders", "robot-shop", "orders")
+        done: dict[str, list[Run]] = {peer.name: [] for peer in PEERS}
+        for number in range(runs):
+            for peer in PEERS:
+                run = Run()
+                backlog(peer, broker, host, port, run)
+                latency(peer, broker, host, port, run)
+                done[peer.name].append(run)
+                print(
+                    f"run {number + 1} of {runs}: {peer.name:12} {run.rate:8,.0f} orders/s  {run.cpu:5.1f} µs",
+                    flush=True,
+                )
+    finally:
+        broker.ctl("delete_vhost", broker.vhost)
+    print(
+        f"\nMedians of {runs} runs, {ORDERS:,} waiting orders; latency at {RATE} orders/s; {os.cpu_count()} processors"
+    )
+    show({
+        name: Run(*(statistics.median(vars(run)[figure] for run in each) for figure in vars(Run())))
+        for name, each in done.items()
+    })  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
