@@ -46,6 +46,7 @@ class Stage:
     service: Service
     publishers: list[Publisher]
     random: Random
+    remarks: list[str]
 
     def await_progress(self, orders: int = 100) -> None:
         """Wait until the service has dispatched more under the load."""
@@ -97,7 +98,10 @@ def closed_by_the_broker(stage: Stage) -> None:
 
 def black_hole(stage: Stage) -> None:
     stage.proxy.silence()
+    silent = time.monotonic()
     stage.service.await_trouble("missed heartbeats")
+    noticed = time.monotonic() - silent
+    stage.remarks.append(f"a black hole was noticed after {noticed:.0f} s, with heartbeats every {HEARTBEAT} s")
     stage.proxy.speak()
 
 
@@ -151,13 +155,15 @@ def small_disk(tmp_path: Path) -> Iterator[None]:
     subprocess.run(["umount", directory], check=True)
 
 
-def run(fault: Callable[[Stage], None], seed: int, broker: Broker, proxy: Proxy, service: Service) -> Outcome:
+def run(
+    fault: Callable[[Stage], None], seed: int, broker: Broker, proxy: Proxy, service: Service, remarks: list[str]
+) -> Outcome:
     """Strike under load, let everything settle, and compare."""
     service.environment["AMQP_PORT"] = str(proxy.port)
     service.start()
     service.await_ready()
     with load(broker, str(seed)) as publishers:
-        stage = Stage(broker, proxy, service, publishers, Random(seed))  # noqa: S311 - no secret
+        stage = Stage(broker, proxy, service, publishers, Random(seed), remarks)  # noqa: S311 - no secret
         stage.await_progress()
         fault(stage)
         service.await_ready(120)
@@ -169,12 +175,12 @@ def run(fault: Callable[[Stage], None], seed: int, broker: Broker, proxy: Proxy,
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_confirmed_orders_are_dispatched_once_or_dead(
     fault: Callable[[Stage], None], seed: int, broker: Broker, proxy: Proxy, request: pytest.FixtureRequest,
-    reckoned: list[tuple[str, str, Outcome]],
+    reckoned: list[tuple[str, str, Outcome]], remarks: list[str],
 ) -> None:  # fmt: skip
     if fault is ledger_disk_full:
         request.getfixturevalue("small_disk")
     service: Service = request.getfixturevalue("service")
-    outcome = run(fault, seed, broker, proxy, service)
+    outcome = run(fault, seed, broker, proxy, service, remarks)
     reckoned.append((fault.__name__.replace("_", " "), str(seed), outcome))
     assert not outcome.lost
     assert not outcome.twice
@@ -188,7 +194,7 @@ def test_confirmed_orders_are_dispatched_once_or_dead(
 def test_a_consumer_that_acknowledges_before_the_effect_is_found_out(
     seed: int, broker: Broker, proxy: Proxy, service: Service, reckoned: list[tuple[str, str, Outcome]]
 ) -> None:
-    outcome = run(lambda stage: killed(stage, "acknowledges_first"), seed, broker, proxy, service)
+    outcome = run(lambda stage: killed(stage, "acknowledges_first"), seed, broker, proxy, service, [])
     reckoned.append(("control: acknowledges before the effect", str(seed), outcome))
     assert outcome.lost
     assert outcome.confirmed != outcome.dispatched | outcome.dead
