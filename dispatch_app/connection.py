@@ -52,7 +52,7 @@ _ERRORS: tuple[tuple[type[BaseException], int, str, str], ...] = (
     (exceptions.IncompatibleProtocolError, OTHER, "{where} doesn't speak AMQP 0-9-1",
      "see that AMQP_PORT is RabbitMQ's, and set AMQP_TLS if it is a TLS port"),
     (exceptions.ConsumerCancelled, OTHER, "the broker cancelled the consumer",
-     "none if the queue {s.queue} was deleted or moved; it is declared again"),
+     "nothing to do if the queue {s.queue} was deleted or moved: it is declared again"),
     (exceptions.StreamLostError, OTHER, "{where} dropped the connection", _LOG),
     (OSError, OTHER, "{where} can't be reached ({detail})", "look at this host's routes and firewall"),
 )  # fmt: skip
@@ -67,7 +67,8 @@ _REPLIES = (
      "delete it once it is empty, and set by a policy what it needs"),
     (406, "timed out", OTHER, "{where} waited too long for acknowledgements ({text})",
      "see above why orders were held; they are delivered again"),
-    (320, "", OTHER, "{where} closed the connection ({text})", "none if RabbitMQ restarts or an operator closed it"),
+    (320, "", OTHER, "{where} closed the connection ({text})",
+     "nothing to do if RabbitMQ restarts or an operator closed it"),
 )  # fmt: skip
 
 
