@@ -1,0 +1,165 @@
+"""Changes that are cut short, collide or do not fit: the live service keeps consuming, and the next run completes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import DISPATCH, TestLab, order, until
+from tests.lab.ansible import ROOT
+from tests.lab.hosts import execute
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Path:
+    """An artifact that differs from the live one, and works."""
+    path = tmp_path / "newer.zip"
+    with zipfile.ZipFile(ROOT / "dist" / "dispatch.zip") as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+        new.writestr("NOTE", str(tmp_path))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def put_back(lab: TestLab) -> Iterator[None]:
+    """Every test starts from, and leaves, the release and the settings of the inventory."""
+    yield
+    run = lab.playbook("dispatch")
+    assert run.code == 0, run.output
+
+
+def still_consumes(lab: TestLab) -> None:
+    published = order()
+    lab.publish(json.dumps(published).encode())
+    until(lambda: lab.dispatched(published["orderid"]) != [])
+
+
+def live(lab: TestLab) -> str:
+    return lab.run(DISPATCH, "readlink", "/app/current")
+
+
+def invocation(lab: TestLab) -> str:
+    return lab.run(DISPATCH, "systemctl", "show", "dispatch", "-p", "InvocationID")
+
+
+@contextlib.contextmanager
+def under_way(lab: TestLab, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A play that runs beside the test, in a process group of its own."""
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", str(lab.inventory), "playbooks/dispatch.yml"]
+    with subprocess.Popen(
+        [*command, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "Build | Unpack it",
+        "Plan | Compare the environment",
+        "Activate | Stage the credentials",
+        "Activate | Check the new state",
+        "Run | Enable and start",
+    ],
+)
+def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_completes(
+    lab: TestLab, newer: Path, task: str
+) -> None:
+    with under_way(lab, "-e", f"dispatch_artifact={newer}") as play:
+        assert play.stdout is not None
+        for line in play.stdout:
+            if task in line:
+                os.killpg(play.pid, signal.SIGKILL)
+                break
+        else:
+            pytest.fail(f"the play has no task {task!r}")
+    still_consumes(lab)
+
+    run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
+    assert run.code == 0, run.output
+    assert lab.run(DISPATCH, "ls", "/app/current/NOTE")
+    assert lab.run(DISPATCH, "ls", "/etc/dispatch").split() == ["credentials", "environment"]
+    again = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
+    assert again.changed == 0, again.output
+
+
+def test_a_host_that_goes_away_completes_when_it_is_back(lab: TestLab, newer: Path) -> None:
+    with under_way(lab, "-e", f"dispatch_artifact={newer}") as play:
+        assert play.stdout is not None
+        for line in play.stdout:
+            if "Activate | Stage the credentials" in line:
+                lab.host(DISPATCH).kill()
+                break
+        output = play.stdout.read()
+    assert "UNREACHABLE" in output
+    lab.host(DISPATCH).start()
+    until(lambda: execute(lab.host(DISPATCH), "systemctl", "is-system-running")[1] == "running", 60)
+    still_consumes(lab)
+
+    run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
+    assert run.code == 0, run.output
+    assert lab.run(DISPATCH, "ls", "/app/current/NOTE")
+
+
+@pytest.mark.parametrize(
+    ("lock", "said"),
+    [
+        ("/run/dispatch-activate.lock", "another play is switching dispatch on this host"),
+        ("/run/lock/{release}.build", "another play is building /app/releases/{release}"),
+    ],
+)
+def test_two_plays_at_once_do_not_meet(lab: TestLab, newer: Path, lock: str, said: str) -> None:
+    before = live(lab)
+    digest = subprocess.run(["sha256sum", str(newer)], capture_output=True, text=True, check=True).stdout[:12]
+    release = f"{digest}-python3.11"
+    held = lock.format(release=release)
+    lab.run(DISPATCH, "systemd-run", "--unit=holds-the-lock", "flock", held, "sleep", "infinity")
+    run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
+    lab.run(DISPATCH, "systemctl", "stop", "holds-the-lock")
+    assert run.code != 0
+    assert said.format(release=release) in run.output
+    assert live(lab) == before
+    still_consumes(lab)
+
+
+def test_the_live_release_under_another_name_restarts_nothing(lab: TestLab, tmp_path: Path) -> None:
+    same = tmp_path / "another-name.zip"
+    same.write_bytes((ROOT / "dist" / "dispatch.zip").read_bytes())
+    before = invocation(lab)
+    run = lab.playbook("dispatch", "-e", f"dispatch_artifact={same}")
+    assert run.changed == 0, run.output
+    assert invocation(lab) == before
+
+
+def test_a_disk_too_full_for_a_release_changes_nothing(lab: TestLab, newer: Path) -> None:
+    before = invocation(lab)
+    shrink = """
+        cp -a /app/releases /var/tmp/releases
+        mount -t tmpfs -o size=$(du -sk /app/releases | awk '{print $1 + 4096}')k tmpfs /app/releases
+        cp -a /var/tmp/releases/. /app/releases/ && rm -r /var/tmp/releases
+    """
+    lab.run(DISPATCH, "sh", "-ec", shrink)
+    try:
+        run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
+        assert run.code != 0
+        assert "disk full" in run.output or "No space left on device" in run.output
+        assert invocation(lab) == before
+        still_consumes(lab)
+    finally:
+        lab.run(DISPATCH, "umount", "--lazy", "/app/releases")
