@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import DISPATCH, TestLab, order, until
+from tests.integration.conftest import DISPATCH, FRESH, TestLab, order, until
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import execute
 
@@ -158,8 +158,28 @@ def test_a_disk_too_full_for_a_release_changes_nothing(lab: TestLab, newer: Path
     try:
         run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
         assert run.code != 0
-        assert "disk full" in run.output or "No space left on device" in run.output
+        assert "the disk is full" in run.output, run.output
         assert invocation(lab) == before
         still_consumes(lab)
     finally:
         lab.run(DISPATCH, "umount", "--lazy", "/app/releases")
+
+
+def test_a_failed_canary_leaves_the_rest_of_the_fleet_untouched(lab: TestLab, tmp_path: Path) -> None:
+    fleet = lab.inventory / "zz-fleet.yml"
+    group = {"hosts": {FRESH: {}}, "vars": {"dispatch_serial": [1, "50%"]}}
+    fleet.write_text(json.dumps({"all": {"children": {"dispatch": group}}}))
+    broken = tmp_path / "broken.zip"
+    with zipfile.ZipFile(broken, "w") as artifact:
+        artifact.writestr("requirements.txt", "no-such-package==1\n")
+        artifact.writestr("wheels/", "")
+    try:
+        run = lab.playbook("dispatch", "-e", f"dispatch_artifact={broken}")
+    finally:
+        fleet.unlink()
+    assert run.code != 0
+    assert run.recap[DISPATCH]["failed"] == 1
+    assert run.recap[FRESH]["failed"] == 0
+    assert run.recap[FRESH]["changed"] == 0
+    assert lab.run(FRESH, "sh", "-c", "test -e /app || echo untouched") == "untouched"
+    still_consumes(lab)

@@ -11,7 +11,12 @@ if ! flock --nonblock 9; then
 fi
 [ ! -e "$release/.complete" ] || exit 0
 
-trap 'rm -rf "$release"' EXIT
+give_up() {
+  left=$(df -Pk "$release" | awk 'NR == 2 { print $4 }')
+  [ "$left" -gt 10240 ] || echo "the disk is full: $left KiB are left for $release; make room and run the play again" >&2
+  rm -rf "$release"
+}
+trap give_up EXIT
 rm -rf "$release"
 mkdir -p "$release"
 cd "$release"
