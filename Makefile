@@ -8,6 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 VENV := .venv
 READY := $(VENV)/.ready
 HOSTS ?= 1
+LONG := tests/integration/test_interruption.py
 # First on PATH: Molecule and ansible-lint look there for the Ansible they belong to.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
@@ -58,15 +59,19 @@ unit: $(READY) ## Unit tests
 
 .PHONY: integration
 integration: dist/dispatch.zip ## The lab, the playbooks and the consumer against a real RabbitMQ
-	pytest tests/integration
+	pytest tests/integration --ignore $(LONG) --durations=10
 
 .PHONY: molecule
-molecule: dist/dispatch.zip ## The Molecule scenarios
-	molecule test --all
+molecule: dist/dispatch.zip ## Molecule: provision from nothing; change releases under load
+	molecule test --scenario-name default
+	molecule test --scenario-name release
 
 .PHONY: test-long
-test-long: $(READY) ## More seeds for the faults, the fuzz and lost connections (about 20 minutes)
-	DISPATCH_TEST_ROUNDS=5 pytest tests/integration/consumer --durations=10
+test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenarios, more seeds for faults and fuzz
+	DISPATCH_TEST_ROUNDS=5 pytest $(LONG) tests/integration/consumer --durations=10
+	molecule test --scenario-name repoint
+	molecule test --scenario-name secrets
+	molecule test --scenario-name tls
 
 .PHONY: bench-consumer
 bench-consumer: $(READY) ## Dispatch beside consumers in Go, pika and aio-pika
