@@ -70,6 +70,7 @@ molecule: dist/dispatch.zip ## Molecule: provision from nothing; change releases
 test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenarios, more seeds for faults and fuzz
 	DISPATCH_TEST_ROUNDS=5 pytest $(LONG) tests/integration/consumer --durations=10
 	molecule test --scenario-name repoint
+	molecule test --scenario-name reboot
 	molecule test --scenario-name secrets
 	molecule test --scenario-name tls
 
