@@ -30,8 +30,8 @@ POLL_SECONDS = 0.2
 JOURNAL_LINES = "15"
 
 
-class UnhealthyError(Exception):
-    """The service did not become or stay ready; the message says how that was seen."""
+class SwitchError(Exception):
+    """The switch did not work; the message says how that was seen."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,11 @@ def main() -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            remove(arguments.staged)
             say(f"another play is switching {service.name} on this host; wait for it to end, then run this one again")
+            return BUSY
+        if not arguments.staged.is_dir():  # cleared away by a play that was switching until now
+            say(f"another play has just switched {service.name} on this host; run this one again")
             return BUSY
         return activate(service, arguments.release, arguments.staged, arguments.check, arguments.keep)
 
@@ -98,22 +102,21 @@ def parse() -> argparse.Namespace:
 
 
 def activate(service: Service, release: Path, staged: Path, check: str, keep: int) -> int:
-    booted = Path("/run/systemd/system").is_dir()
-    if booted and check:
-        failure = failed_check(service, release, staged, check)
-        if failure:
-            shutil.rmtree(staged)
-            say(f"`{check}` failed on this host with the new settings; nothing that is live has changed:\n{failure}")
-            return CHECK_FAILED
-    save(service)
-    place(service, staged, release)
-    if not booted:  # an image is being built: it starts when the image does
-        run("systemctl", "enable", service.name)
-        forget(service)
-        return 0
+    failure = failed_check(service, release, staged, check) if check else ""
+    if failure:
+        remove(staged)
+        say(f"`{check}` failed on this host with the new settings; nothing that is live has changed:\n{failure}")
+        return CHECK_FAILED
     try:
+        save(service)
+    except OSError as error:
+        remove(staged)
+        say(f"the live state could not be kept aside, so nothing that is live has changed: {error}")
+        return CHECK_FAILED
+    try:
+        place(service, staged, release)
         restart(service)
-    except (UnhealthyError, subprocess.CalledProcessError) as error:
+    except (SwitchError, OSError) as error:
         journal = last_lines(service)
         outcome = restore(service)
         say(f"the new release or settings are not healthy: {error}\n{outcome}\nThe journal of the attempt:\n{journal}")
@@ -181,7 +184,7 @@ def restore(service: Service) -> str:
     place(service, service.backup, release)
     try:
         restart(service)
-    except (UnhealthyError, subprocess.CalledProcessError) as error:
+    except SwitchError as error:
         return f"Release {release.name} and its settings are back, but they are not healthy, either: {error}"
     return f"Release {release.name} and its settings are back, and healthy."
 
@@ -194,7 +197,7 @@ def forget(service: Service) -> None:
 
 
 def restart(service: Service) -> None:
-    """Restart the service and wait until it has been ready for SETTLE_SECONDS. Raises UnhealthyError."""
+    """Restart the service and wait until it has been ready for SETTLE_SECONDS. Raises SwitchError."""
     run("systemctl", "daemon-reload")
     run("systemctl", "enable", service.name)
     before = properties(service)["InvocationID"]
@@ -207,14 +210,14 @@ def restart(service: Service) -> None:
         # Until the old process has ended, all that systemd says is of that one.
         started = state["InvocationID"] != before
         if started and (state["SubState"] in ("failed", "auto-restart") or state["NRestarts"] != "0"):
-            raise UnhealthyError(f"it ended by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
+            raise SwitchError(f"it ended by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
         reason = not_ready(service, state) if started else "the process before it has not ended"
         if not reason:
             ready_since = ready_since or time.monotonic()
             continue
         ready_since = None
         if time.monotonic() > deadline:
-            raise UnhealthyError(f"it was not ready within {service.budget:.0f} s: {reason}")
+            raise SwitchError(f"it was not ready within {service.budget:.0f} s: {reason}")
 
 
 def properties(service: Service) -> dict[str, str]:
@@ -244,10 +247,13 @@ def not_ready(service: Service, state: dict[str, str]) -> str:
 
 def last_lines(service: Service) -> str:
     """The end of the journal of the process that has just failed: its own lines, and systemd's of it."""
-    invocation = properties(service)["InvocationID"]
-    run("journalctl", "--sync")
-    own, systemd_s = f"_SYSTEMD_INVOCATION_ID={invocation}", f"INVOCATION_ID={invocation}"
-    return run("journalctl", own, "+", systemd_s, "--lines", JOURNAL_LINES, "--output=cat", "--no-pager")
+    try:
+        invocation = properties(service)["InvocationID"]
+        run("journalctl", "--sync")
+        own, systemd_s = f"_SYSTEMD_INVOCATION_ID={invocation}", f"INVOCATION_ID={invocation}"
+        return run("journalctl", own, "+", systemd_s, "--lines", JOURNAL_LINES, "--output=cat", "--no-pager")
+    except SwitchError as error:  # no reason not to put back what was
+        return str(error)
 
 
 def prune(service: Service, keep: int) -> None:
@@ -275,7 +281,7 @@ def remove(path: Path) -> None:
 def run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise subprocess.CalledProcessError(done.returncode, " ".join(command), done.stdout, done.stderr)
+        raise SwitchError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
     return done.stdout
 
 
