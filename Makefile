@@ -88,4 +88,4 @@ LOCK := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-e
 
 .PHONY: clean
 clean: ## Remove the venv and what was built
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) dist build
