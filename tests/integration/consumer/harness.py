@@ -352,6 +352,7 @@ class Proxy:
             while data := source.recv(65536):
                 self._flowing.wait()
                 sink.sendall(data)
+        self._flowing.wait()  # a black hole doesn't pass on the end of a connection, either
         for sock in (source, sink):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
