@@ -42,7 +42,7 @@ def killed_after_the_effect() -> None:
         countdown.pass_or_die()
         acknowledge(self, tags)
 
-    Consumer._acknowledge = acknowledge_or_die  # type: ignore[method-assign]
+    Consumer._acknowledge = acknowledge_or_die  # type: ignore[method-assign]  # a fault, on purpose
 
 
 def killed_before_the_commit() -> None:
@@ -66,7 +66,7 @@ def killed_before_the_commit() -> None:
         database: Any = Database(self._db)
         self._db = database
 
-    Ledger.__init__ = init_over  # type: ignore[assignment,method-assign]
+    Ledger.__init__ = init_over  # type: ignore[assignment,method-assign]  # a fault, on purpose
 
 
 def acknowledges_first() -> None:
@@ -78,13 +78,13 @@ def acknowledges_first() -> None:
         self._channel.basic_ack(delivery[0])
         deliver(self, delivery)
 
-    Consumer._on_delivery = acknowledge_and_deliver  # type: ignore[method-assign]
-    Consumer._acknowledge = lambda *_: None  # type: ignore[method-assign]
+    Consumer._on_delivery = acknowledge_and_deliver  # type: ignore[method-assign]  # a fault, on purpose
+    Consumer._acknowledge = lambda *_: None  # type: ignore[method-assign]  # a fault, on purpose
 
 
 def one_short_retry() -> None:
     """Give an order up after one retry, a second later."""
-    topology.RETRY_DELAYS = (1,)  # type: ignore[assignment]
+    topology.RETRY_DELAYS = (1,)  # type: ignore[assignment]  # shorter, on purpose
 
 
 if __name__ == "__main__":
