@@ -55,8 +55,15 @@ class Lab:
         }
 
     def up(self, client: docker.DockerClient, image: str) -> None:
-        """Boot every host that isn't running and record its host key. Raises LabError where one does not come up."""
+        """Boot every host that isn't running, remove those that are too many, and record the host keys.
+
+        Raises LabError where a host does not come up.
+        """
         self.state.mkdir(parents=True, exist_ok=True)
+        for container in self._containers(client):
+            if container.name not in [host.name for host in self.hosts]:
+                container.remove(force=True, v=True)
+                print(f"  {container.name}: removed", flush=True)
         key = self._key()
         if not client.networks.list(names=[f"^{self.network}$"]):
             pools = [docker.types.IPAMPool(self.subnet)] if self.subnet else None
@@ -80,13 +87,16 @@ class Lab:
     def down(self, client: docker.DockerClient) -> list[str]:
         """Remove the lab's containers and network; return the names of what was removed."""
         removed = []
-        for container in client.containers.list(all=True, filters={"label": f"{LABEL}={self.name}"}):
+        for container in self._containers(client):
             removed.append(str(container.name))
             container.remove(force=True, v=True)
         for network in client.networks.list(filters={"label": f"{LABEL}={self.name}"}):
             removed.append(f"network {network.name}")
             network.remove()
         return removed
+
+    def _containers(self, client: docker.DockerClient) -> list[Container]:
+        return client.containers.list(all=True, filters={"label": f"{LABEL}={self.name}"})
 
     def _key(self) -> str:
         private = self.state / "id_ed25519"
