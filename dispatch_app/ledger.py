@@ -122,7 +122,7 @@ def read(path: Path, limit: int, filters: dict[str, object]) -> Iterator[dict[st
     db = _open(path, "ro")
     db.row_factory = sqlite3.Row
     try:
-        query = f"SELECT * FROM orders {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608
+        query = f"SELECT * FROM orders {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - conditions are ours, values are bound
         yield from (dict(row) for row in db.execute(query, (*wanted.values(), limit)))
     except sqlite3.Error as error:
         raise LedgerError(path, error) from error
