@@ -21,11 +21,11 @@ def lab(dispatch_hosts: int) -> Lab:
     return Lab("lab", STATE, (broker, *hosts))
 
 
-def up(dispatch_hosts: int) -> None:
+def up(dispatch_hosts: int, distribution: str) -> None:
     started = time.monotonic()
     print("1/4 container engine and host image", flush=True)
     client = engine.connect(STATE)
-    tag = image.ensure(client)
+    tag = image.ensure(client, distribution)
     print("2/4 hosts", flush=True)
     wanted = lab(dispatch_hosts)
     wanted.up(client, tag)
@@ -57,19 +57,24 @@ def down() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
+    names = ", ".join(image.DISTRIBUTIONS)
     commands = parser.add_subparsers(dest="command", required=True)
     boot = commands.add_parser("up", help="boot the hosts, provision them, send orders and show them dispatched")
     boot.add_argument("--hosts", type=int, default=1, metavar="N", help="how many Dispatch hosts (default: 1)")
+    boot.add_argument("--distribution", default=image.DEFAULT, metavar="NAME", help=f"{names} (default: %(default)s)")
     commands.add_parser("down", help="remove the hosts, their network, image, key and secrets")
-    commands.add_parser("image", help="make sure of the engine and the host image, and print the image's tag")
+    images = commands.add_parser("image", help="make sure of the engine and the host images, and print the images' tags")
+    images.add_argument("distributions", nargs="*", default=[image.DEFAULT], metavar="NAME", help=names)
     arguments = parser.parse_args()
     try:
         if arguments.command == "up":
-            up(arguments.hosts)
+            up(arguments.hosts, arguments.distribution)
         elif arguments.command == "down":
             down()
         else:
-            print(image.ensure(engine.connect(STATE)))
+            client = engine.connect(STATE)
+            for name in dict.fromkeys(arguments.distributions):
+                print(image.ensure(client, name))
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

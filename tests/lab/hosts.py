@@ -144,7 +144,7 @@ def _await_boot(container: Container) -> None:
     state = ""
     while time.monotonic() < deadline:
         _, state = execute(container, "systemctl", "is-system-running")
-        if state in ("running", "degraded") and execute(container, "systemctl", "is-active", "ssh")[0] == 0:
+        if state in ("running", "degraded") and execute(container, "systemctl", "is-active", "sshd")[0] == 0:
             return
         time.sleep(0.2)
     raise LabError(

@@ -1,12 +1,14 @@
-"""The lab's host image: one Dockerfile over a pulled or a bootstrapped distribution."""
+"""The lab's host images: one Dockerfile over a pulled or a bootstrapped distribution."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import platform
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
@@ -15,23 +17,63 @@ from docker.errors import APIError, BuildError, ImageNotFound
 from tests.lab import LabError, engine
 
 DOCKERFILE = Path(__file__).with_name("Dockerfile")
+APT_SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
 CA_DIRECTORY = Path("/usr/local/share/ca-certificates")
-TAG = "roboshop-lab:debian12"
-# The distribution's image in a registry, its code name for a bootstrap, and the tag the lab keeps either under.
-REGISTRY_IMAGE, CODE_NAME, BASE_TAG = "debian:12", "bookworm", "roboshop-lab-base:bookworm"
+DEFAULT = "debian12"
 
 
-def ensure(client: docker.DockerClient) -> str:
-    """Return the tag of the host image, built first where it is missing or its Dockerfile has changed.
+@dataclass(frozen=True)
+class Distribution:
+    """What lab hosts can be made of: an image of a registry, and where that can be, a code name to bootstrap.
 
-    Raises LabError with the build's output where the build fails.
+    A distribution without `registry_image` is an image this machine already has to have, under `base_tag`.
     """
+
+    name: str
+    registry_image: str = ""
+    code_name: str = ""
+
+    @property
+    def tag(self) -> str:
+        return f"roboshop-lab:{self.name}"
+
+    @property
+    def base_tag(self) -> str:
+        """What the lab keeps the distribution under, wherever it came from."""
+        return f"roboshop-lab-base:{self.name}" if self.registry_image else f"{self.name}:9"
+
+
+DISTRIBUTIONS = {
+    one.name: one
+    for one in (
+        Distribution("debian12", "debian:12", "bookworm"),
+        Distribution("debian13", "debian:13", "trixie"),
+        Distribution("ubuntu22", "ubuntu:22.04"),
+        Distribution("ubuntu24", "ubuntu:24.04"),
+        Distribution("rocky9", "rockylinux/rockylinux:9"),
+        Distribution("alma9", "almalinux:9"),
+        Distribution("amazon2023", "amazonlinux:2023"),
+        # EL9's dnf, rpm, names and layout over Debian's files: shows that the dnf path works, not that Rocky does.
+        Distribution("el9-facsimile"),
+    )
+}
+
+
+def ensure(client: docker.DockerClient, name: str = DEFAULT) -> str:
+    """Return the tag of a distribution's host image, built first where it is missing or its Dockerfile has changed.
+
+    Raises LabError for a distribution that is not known or can't be had here, and with the build's output where that
+    fails.
+    """
+    if name not in DISTRIBUTIONS:
+        raise LabError(f"{name} is not a distribution of the lab's; there are {', '.join(DISTRIBUTIONS)}.")
+    distribution = DISTRIBUTIONS[name]
     fingerprint = hashlib.sha256(DOCKERFILE.read_bytes()).hexdigest()
     with contextlib.suppress(ImageNotFound):
-        if client.images.get(TAG).labels.get("roboshop.dockerfile") == fingerprint:
-            return TAG
-    base = _base(client)
-    print(f"  building {TAG} on {base}", flush=True)
+        if client.images.get(distribution.tag).labels.get("roboshop.dockerfile") == fingerprint:
+            return distribution.tag
+    base = _base(client, distribution)
+    print(f"  building {distribution.tag} on {base}", flush=True)
     with tempfile.TemporaryDirectory() as context:
         shutil.copy(DOCKERFILE, context)
         certificates = Path(context, "ca")
@@ -40,60 +82,80 @@ def ensure(client: docker.DockerClient) -> str:
             shutil.copy(certificate, certificates)
         try:
             client.images.build(
-                path=context, tag=TAG, rm=True, buildargs={"BASE": base}, labels={"roboshop.dockerfile": fingerprint}
+                path=context,
+                tag=distribution.tag,
+                rm=True,
+                buildargs={"BASE": base},
+                labels={"roboshop.dockerfile": fingerprint},
             )
         except BuildError as error:
             output = "".join(str(line.get("stream", "")) for line in error.build_log if isinstance(line, dict))
-            raise LabError(f"The image {TAG} could not be built: {error}\n{output}") from error
-    return TAG
+            raise LabError(f"The image {distribution.tag} could not be built: {error}\n{output}") from error
+    return distribution.tag
 
 
 def remove(client: docker.DockerClient) -> None:
-    """Remove the host image and its bootstrapped base, where they are."""
-    for tag in (TAG, BASE_TAG):
-        with contextlib.suppress(ImageNotFound):
-            client.images.remove(tag, force=True)
+    """Remove the host images and what they were built on, as far as the lab brought it here."""
+    for distribution in DISTRIBUTIONS.values():
+        for tag in (distribution.tag, distribution.base_tag if distribution.registry_image else ""):
+            with contextlib.suppress(ImageNotFound):
+                if tag:
+                    client.images.remove(tag, force=True)
 
 
-def _base(client: docker.DockerClient) -> str:
-    for tag in (BASE_TAG, REGISTRY_IMAGE):
+def _base(client: docker.DockerClient, distribution: Distribution) -> str:
+    for tag in (distribution.base_tag, distribution.registry_image):
         with contextlib.suppress(ImageNotFound):
-            client.images.get(tag)
-            return tag
+            if tag:
+                client.images.get(tag)
+                return tag
+    if not distribution.registry_image:
+        raise LabError(f"{distribution.name} needs the image {distribution.base_tag}, which is not on this machine.")
     try:
-        print(f"  pulling {REGISTRY_IMAGE}", flush=True)
+        print(f"  pulling {distribution.registry_image}", flush=True)
         # Under the lab's own tag, so that taking the lab away takes this away too.
-        client.images.pull(REGISTRY_IMAGE).tag(BASE_TAG)
-        client.images.remove(REGISTRY_IMAGE)
-        return BASE_TAG
+        client.images.pull(distribution.registry_image).tag(distribution.base_tag)
+        client.images.remove(distribution.registry_image)
+        return distribution.base_tag
     except APIError as error:
-        print(
-            f"  no registry answers ({error.explanation or error}); bootstrapping from this machine's apt sources",
-            flush=True,
-        )
-    return _bootstrap(client)
+        reason = f"no registry answers ({error.explanation or error})"
+    if not distribution.code_name:
+        raise LabError(f"{distribution.name} is not here: {reason}, and only Debian can be bootstrapped without one.")
+    print(f"  {reason}; bootstrapping from this machine's apt sources", flush=True)
+    return _bootstrap(client, distribution)
 
 
-def _bootstrap(client: docker.DockerClient) -> str:
+def _bootstrap(client: docker.DockerClient, distribution: Distribution) -> str:
     if not shutil.which("mmdebstrap"):
         engine.install("mmdebstrap")
-    sources = [
-        str(path)
-        for path in (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
-        if path.is_file()
-    ]
-    if not sources:
-        raise LabError("No registry answers and this machine has no apt sources to bootstrap from; pull debian:12.")
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory, "root.tar")
+        sources = _sources(Path(directory), distribution)
         done = subprocess.run(
-            ["mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", CODE_NAME, str(root), sources[0]],
+            ["mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", distribution.code_name, root, sources],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         if done.returncode:
-            raise LabError(f"mmdebstrap could not bootstrap {CODE_NAME}:\n{done.stdout}")
-        repository, tag = BASE_TAG.split(":")
+            raise LabError(f"mmdebstrap could not bootstrap {distribution.code_name}:\n{done.stdout}")
+        repository, tag = distribution.base_tag.split(":")
         client.api.import_image(str(root), repository=repository, tag=tag)
-    return BASE_TAG
+    return distribution.base_tag
+
+
+def _sources(directory: Path, distribution: Distribution) -> Path:
+    """Write where this machine has its own Debian packages from, for the distribution's release, into `directory`.
+
+    Raises LabError where this machine has no apt sources.
+    """
+    for source in APT_SOURCES:
+        if source.is_file():
+            own = platform.freedesktop_os_release()["VERSION_CODENAME"]
+            copy = directory / source.name
+            copy.write_text(source.read_text().replace(own, distribution.code_name))
+            return copy
+    raise LabError(
+        f"No registry answers and this machine has no apt sources to bootstrap {distribution.code_name} from; "
+        f"pull {distribution.registry_image}."
+    )
