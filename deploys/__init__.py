@@ -1,0 +1,13 @@
+"""The second engine: Dispatch provisioned by pyinfra, from the inventory, the roles and the templates Ansible uses."""
+
+import importlib
+
+import gevent
+
+# When it is first imported, Ansible gives the resolver an address it ought to refuse. gevent, on which pyinfra runs,
+# would print that expected refusal as an error.
+_hub = gevent.get_hub()
+_loud = _hub.NOT_ERROR
+_hub.NOT_ERROR = (*_loud, OSError)
+importlib.import_module("ansible.module_utils.common.arg_spec")
+_hub.NOT_ERROR = _loud

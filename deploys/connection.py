@@ -1,0 +1,78 @@
+"""How pyinfra reaches a host the way Ansible does, with its host key checked."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+from deploys.project import Project, ProjectError, Values
+
+# Files of this run; they go when it ends.
+_DIRECTORY = tempfile.TemporaryDirectory(prefix="pyinfra-ssh-")
+
+
+def reach(project: Project, name: str) -> Values:
+    """The data of pyinfra's ssh connector, and of sudo, for a host of the inventory.
+
+    OpenSSH says what the options of Ansible's ssh plugin come to, together with the user's ssh_config(5). Raises
+    ProjectError where it can't.
+    """
+    ssh, sudo = project.ssh_options(name), project.sudo_options(name)
+    options = [word for kind in ("ssh", "ssh_common", "ssh_extra") for word in shlex.split(ssh[f"{kind}_args"])]
+    for option, value in (("-p", ssh["port"]), ("-l", ssh["remote_user"])):
+        options += [option, str(value)] if value else []
+    settings = _settings(name, [ssh["ssh_executable"], *options, "-G", ssh["host"]])
+    strict = settings["stricthostkeychecking"][0] if ssh["host_key_checking"] else "no"
+    data = {
+        "ssh_hostname": settings["hostname"][0],
+        "ssh_port": int(settings["port"][0]),
+        "ssh_user": settings["user"][0],
+        "ssh_config_file": _configuration(name, settings, options),
+        # There is nobody to ask.
+        "ssh_strict_host_key_checking": {"no": "no", "false": "no", "accept-new": "accept-new"}.get(strict, "yes"),
+        "_sudo": True,
+    }
+    given = {
+        "ssh_key": ssh["private_key_file"] and str(Path(ssh["private_key_file"]).expanduser()),
+        "ssh_key_password": ssh["private_key_passphrase"],
+        "ssh_password": ssh["password"],
+        "_sudo_password": sudo["become_pass"],
+    }
+    return data | {key: str(value) for key, value in given.items() if value}
+
+
+def _settings(name: str, command: list[str]) -> dict[str, list[str]]:
+    """What ``ssh -G`` prints: the values by the option's name in small letters."""
+    said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if said.returncode:
+        raise ProjectError(f"{name}: `{shlex.join(command)}` failed: {said.stderr.strip()} Correct its ssh arguments.")
+    settings = defaultdict(list)
+    for line in said.stdout.splitlines():
+        key, _, value = line.partition(" ")
+        settings[key].append(value)
+    return settings
+
+
+def _configuration(name: str, settings: dict[str, list[str]], options: list[str]) -> str:
+    """Write what pyinfra takes from an ssh_config(5) alone; return the file's path."""
+    known = [
+        Path(file).expanduser() for key in ("user", "global") for file in settings[f"{key}knownhostsfile"][0].split()
+    ]
+    lines = ["Host *", "UserKnownHostsFile " + " ".join(str(file) for file in known if file.is_file())]
+    lines += [f"IdentityFile {file}" for file in settings["identityfile"]]
+    lines += [f"ProxyCommand {command}" for command in settings["proxycommand"]]
+    for jump in settings["proxyjump"]:
+        parser = argparse.ArgumentParser(add_help=False)
+        parser.add_argument("-F")
+        file = parser.parse_known_args(options)[0].F
+        *before, last = jump.split(",")
+        command = ["ssh", *(["-F", file] if file else []), *(["-J", ",".join(before)] if before else [])]
+        command += ["-W", f"[{settings['hostname'][0]}]:{settings['port'][0]}", f"ssh://{last}"]
+        lines.append(f"ProxyCommand {shlex.join(command)}")
+    path = Path(_DIRECTORY.name, name)
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)

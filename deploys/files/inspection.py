@@ -1,0 +1,120 @@
+"""Says what stands on a host, in one go: reads a question from standard input and prints the answer, both JSON.
+
+Runs on the host, as root, with its own Python: ``python3 -c <this text>``. The question may hold secrets; the answer
+says of a file only in what it differs from what is wanted, and of one that is no secret also what it holds.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+# The packages that are installed, one name to a line.
+QUERIES = {
+    "apt": ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n"],
+    "dnf": ["rpm", "--query", "--queryformat=installed %{NAME}\n"],
+}
+
+
+def main() -> None:
+    question = json.load(sys.stdin)
+    manager = "apt" if shutil.which("apt-get") else "dnf"
+    home = Path(question["home"])
+    answer = {
+        "release": os_release(),
+        "manager": manager,
+        "packages": packages(manager, question["packages"]),
+        "account": account(question["account"]),
+        "paths": {path: differences(Path(path), wanted) for path, wanted in question["paths"].items()},
+        "texts": {path: text(Path(path)) for path in question["texts"]},
+        "complete": [str(marker.parent) for marker in (home / "releases").glob("*/.complete")],
+        "current": str((home / "current").readlink()) if (home / "current").is_symlink() else "",
+        "unit": unit(question["unit"]),
+    }
+    print(json.dumps(answer))
+
+
+def os_release() -> dict[str, str]:
+    lines = (line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    values = {key: value.strip("\"'") for key, value in lines}
+    debian = Path("/etc/debian_version")
+    if values["ID"] == "debian" and debian.exists():  # os-release leaves the minor version out
+        values["VERSION_ID"] = debian.read_text().strip()
+    return values
+
+
+def packages(manager: str, names: list[str]) -> list[str]:
+    lines = run(*QUERIES[manager], *names).splitlines()
+    return [line.split(" ", 1)[1] for line in lines if line.startswith("installed ")]
+
+
+def account(name: str) -> dict[str, Any] | None:
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    shadow = dict(line.split(":", 2)[:2] for line in Path("/etc/shadow").read_text().splitlines())
+    return {
+        "comment": entry.pw_gecos,
+        "home": entry.pw_dir,
+        "shell": entry.pw_shell,
+        "locked": shadow.get(name, "").startswith("!"),
+    }
+
+
+def differences(path: Path, wanted: dict[str, str]) -> list[str]:
+    """In what a file or, where no content is wanted, a directory is not as wanted."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return ["missing"]
+    is_kind = stat.S_ISREG if "content" in wanted else stat.S_ISDIR
+    if not is_kind(found.st_mode):
+        return ["another kind of file"]
+    values = {
+        "owner": owner(found.st_uid),
+        "group": group(found.st_gid),
+        "mode": f"{stat.S_IMODE(found.st_mode):04o}",
+    }
+    unlike = [name for name, value in values.items() if wanted[name] != value]
+    if "content" in wanted and path.read_bytes() != wanted["content"].encode():
+        unlike.append("content")
+    return unlike
+
+
+def owner(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+def unit(name: str) -> dict[str, str]:
+    shown = run("systemctl", "show", name, "--property=UnitFileState,ActiveState")
+    return dict(line.split("=", 1) for line in shown.splitlines())
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()

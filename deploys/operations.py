@@ -1,0 +1,134 @@
+"""The steps of the runbook as pyinfra operations.
+
+Each takes what is wanted, mostly as the arguments of the role's own task, and what `facts.Inspection` has found. It
+yields commands where the two differ, and asks the host nothing more.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+import tarfile
+from collections.abc import Generator
+
+from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
+from pyinfra.operations import apt, dnf, files
+
+from deploys.project import Values
+
+Commands = Generator[StringCommand | FileUploadCommand, None, None]
+
+# Unpacks a tar, in base64 on standard input, into a new directory that root alone can enter.
+UNPACK = """
+import base64, io, os, sys, tarfile
+os.mkdir(sys.argv[1], 0o700)
+tarfile.open(fileobj=io.BytesIO(base64.b64decode(sys.stdin.read()))).extractall(sys.argv[1])
+"""
+
+
+@operation()
+def packages(names: list[str], manager: str, installed: list[str]) -> Commands:
+    """Install what is missing of a distribution's packages, without what they only recommend."""
+    missing = [name for name in names if name not in installed]
+    if not missing:
+        return
+    if manager == "apt":
+        patience = "-o DPkg::Lock::Timeout=300"
+        yield from apt.packages._inner(packages=missing, update=True, no_recommends=True, extra_install_args=patience)
+    else:
+        yield from dnf.packages._inner(packages=missing, extra_install_args="--setopt=install_weak_deps=False")
+
+
+@operation()
+def account(wanted: Values, found: Values | None) -> Commands:
+    """Create a system user, or set its entry right; `wanted` as for the module ansible.builtin.user."""
+    options = {"--comment": "comment", "--home-dir": "home", "--shell": "shell"}
+    if found is None:
+        entry = [word for option, key in options.items() for word in (option, wanted[key])]
+        yield _command("useradd", "--system", "--no-create-home", *entry, wanted["name"])
+        return
+    # usermod calls the directory --home.
+    unlike = [(option[:6], wanted[key]) for option, key in options.items() if found[key] != wanted[key]]
+    entry = [word for pair in unlike for word in pair] + ([] if found["locked"] else ["--lock"])
+    if entry:
+        yield _command("usermod", *entry, wanted["name"])
+
+
+@operation()
+def directory(wanted: Values, unlike: list[str]) -> Commands:
+    """Create a directory, or set its owner and mode right; `wanted` as for the module ansible.builtin.file."""
+    if unlike:
+        ownership = ["--owner", wanted["owner"], "--group", wanted["group"], "--mode", wanted["mode"]]
+        yield _command("install", "--directory", *ownership, wanted["path"])
+
+
+@operation()
+def release(artifact: Values, build: Values, failure: str, stands: bool) -> Commands:
+    """Bring an artifact to the host and build its release, by the role's own script.
+
+    `artifact` holds `src`, a path on the controller or a URL, its `sha256`, and `dest`, a path only root can write to.
+    `build` holds `argv` and `stdin` of the script, `failure` what to say before its output where it fails.
+    """
+    if stands:
+        return
+    if artifact["url"]:
+        yield from files.download._inner(
+            src=artifact["src"], dest=artifact["dest"], sha256sum=artifact["sha256"], mode="600"
+        )
+    else:
+        yield FileUploadCommand(artifact["src"], artifact["dest"])
+    # 75: another play is building from it.
+    script = f"{shlex.join(build['argv'])}; code=$?; [ $code = 75 ] || rm -f {shlex.quote(artifact['dest'])}"
+    script += f"; [ $code = 0 ] || echo {shlex.quote(failure)} >&2; exit $code"
+    yield StringCommand("sh", "-c", QuoteString(script), _stdin=build["stdin"])
+
+
+@operation()
+def activation(staged: str, contents: dict[str, Values], activate: Values, differs: bool) -> Commands:
+    """Switch to a release and its settings by the role's own program, which proves them or puts back what was.
+
+    `contents` are files by their name below the directory `staged`, each with `content` and `mode`; they travel on
+    standard input, for they hold secrets.
+    """
+    if not differs:
+        return
+    python = activate["argv"][0]
+    yield StringCommand(
+        QuoteString(python), "-W", "ignore", "-c", QuoteString(UNPACK), QuoteString(staged), _stdin=_tar(contents)
+    )
+    yield StringCommand(shlex.join(activate["argv"]), _stdin=activate["stdin"])
+
+
+@operation()
+def service(unit: str, seconds: int, failure: str, found: Values) -> Commands:
+    """Enable and start a unit, and wait until systemd calls it active.
+
+    `failure` is what to say, before the end of the journal, where that takes more than `seconds`.
+    """
+    if found == {"UnitFileState": "enabled", "ActiveState": "active"}:
+        return
+    unit = shlex.quote(unit)
+    script = f"systemctl enable --quiet {unit} && systemctl start --no-block {unit} || exit\n"
+    script += f"for second in $(seq {seconds}); do systemctl is-active --quiet {unit} && exit; sleep 1; done\n"
+    script += f"echo {shlex.quote(failure)} >&2\n"
+    script += f"journalctl --unit {unit} --lines 15 --output cat --no-pager >&2; exit 1"
+    yield StringCommand("sh", "-c", QuoteString(script))
+
+
+def _command(*words: str) -> StringCommand:
+    return StringCommand(shlex.join(words))
+
+
+def _tar(contents: dict[str, Values]) -> str:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        credentials = tarfile.TarInfo("credentials")
+        credentials.type, credentials.mode = tarfile.DIRTYPE, 0o700
+        tar.addfile(credentials)
+        for name, file in contents.items():
+            content = str(file["content"]).encode()
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), int(file["mode"], 8)
+            tar.addfile(member, io.BytesIO(content))
+    return base64.b64encode(archive.getvalue()).decode()

@@ -1,0 +1,257 @@
+"""The project as Ansible sees it: the hosts of its inventory, and the roles' tasks with every variable resolved.
+
+What is to be on a host is said once, in the roles. This module asks Ansible's own Python API for it, so that groups,
+host variables, vaults, lookups and defaults mean the same to both engines. Nothing here connects to a host.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.meta
+from ansible import constants
+from ansible.cli import CLI
+from ansible.errors import AnsibleError
+from ansible.inventory.host import Host
+from ansible.inventory.manager import InventoryManager
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.block import Block
+from ansible.playbook.helpers import load_list_of_blocks
+from ansible.playbook.play import Play
+from ansible.playbook.play_context import PlayContext
+from ansible.playbook.task import Task
+from ansible.plugins.loader import become_loader, connection_loader, init_plugin_loader
+from ansible.template import Templar
+from ansible.vars.manager import VariableManager
+
+ROOT = Path(__file__).resolve().parents[1]
+GROUP = "dispatch"
+INCLUDE = "ansible.builtin.include_tasks"
+Values = dict[str, Any]
+
+
+class ProjectError(Exception):
+    """A value is missing or wrong; the message names it and says what to do."""
+
+
+class Project:
+    """The inventory that ANSIBLE_INVENTORY or ansible.cfg names, and the role `dispatch`.
+
+    Vault passwords come from where Ansible takes them, such as ANSIBLE_VAULT_PASSWORD_FILE. Raises ProjectError where
+    the inventory can't be read.
+    """
+
+    def __init__(self) -> None:
+        init_plugin_loader()
+        self.loader = DataLoader()
+        # Relative paths mean the same as in a play.
+        self.loader.set_basedir(str(ROOT / "playbooks"))
+        try:
+            CLI.setup_vault_secrets(
+                self.loader,
+                vault_ids=list(constants.DEFAULT_VAULT_IDENTITY_LIST),
+                ask_vault_pass=constants.DEFAULT_ASK_VAULT_PASS,
+                auto_prompt=False,
+            )
+            self._inventory = InventoryManager(loader=self.loader, sources=constants.DEFAULT_HOST_LIST)
+        except AnsibleError as error:
+            raise ProjectError(str(error)) from error
+        self.variables = VariableManager(loader=self.loader, inventory=self._inventory)
+        content = {
+            "hosts": GROUP,
+            "become": True,
+            "gather_facts": False,
+            "roles": ["dispatch"],
+            "tasks": [{"import_role": {"name": "dispatch", "tasks_from": "preflight"}}],
+        }
+        self.play = Play.load(content, variable_manager=self.variables, loader=self.loader)
+        self.preflight: list[Block] = self.play.tasks
+        self._included: dict[str, list[Block]] = {}
+        tasks = list(self._walk(self.play.roles[0].compile(play=self.play)))
+        self._tasks = {(task._role.get_name(), task.name): task for task in tasks}
+        self._first = {task._role.get_name(): task for task in reversed(tasks)}
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The names of the hosts, by group."""
+        return {name: list(hosts) for name, hosts in self._inventory.get_groups_dict().items()}
+
+    def host(self, name: str, extra: Mapping[str, object]) -> Target:
+        """The role as it applies to a host of the inventory; `extra` outranks all that stands there."""
+        self.variables.extra_vars.update(extra)
+        return Target(self, self._host(name))
+
+    def ssh_options(self, name: str) -> Values:
+        """The options of Ansible's ssh plugin for a host. Raises ProjectError where it is not reached over SSH."""
+        plugin = self._given(name, ("ansible_connection",)).get("ansible_connection", constants.DEFAULT_TRANSPORT)
+        if plugin not in ("ssh", "smart", "ansible.builtin.ssh"):
+            raise ProjectError(f"{name}: ansible_connection is {plugin}, but pyinfra takes ssh alone; set it to ssh.")
+        ssh = connection_loader.get("ansible.builtin.ssh", PlayContext(), None)
+        ssh.set_options(var_options=self._given(name, constants.config.get_plugin_vars("connection", ssh._load_name)))
+        return dict(ssh.get_options())
+
+    def sudo_options(self, name: str) -> Values:
+        """The options of Ansible's sudo plugin for a host."""
+        sudo = become_loader.get("ansible.builtin.sudo")
+        sudo.set_options(var_options=self._given(name, constants.config.get_plugin_vars("become", sudo._load_name)))
+        return dict(sudo.get_options())
+
+    def task(self, role: str, name: str) -> Task:
+        """A task of a role, by its name."""
+        return self._tasks[role, name]
+
+    def role_task(self, role: str) -> Task:
+        """Some task of a role: all of a role's tasks see the same variables."""
+        return self._first[role]
+
+    def included(self, task: Task) -> list[Block]:
+        """The tasks of the file that a task includes while a play runs."""
+        if task._uuid not in self._included:
+            path = Path(task._role._role_path, "tasks", task.args["_raw_params"])
+            self._included[task._uuid] = load_list_of_blocks(
+                self.loader.load_from_file(str(path), trusted_as_template=True),
+                play=self.play,
+                parent_block=task.copy().build_parent_block(),
+                role=task._role,
+                use_handlers=False,
+                variable_manager=self.variables,
+                loader=self.loader,
+            )
+        return self._included[task._uuid]
+
+    def _walk(self, blocks: Iterable[Block | Task]) -> Iterator[Task]:
+        for item in blocks:
+            if isinstance(item, Block):
+                yield from self._walk([*item.block, *item.rescue])
+            else:
+                yield item
+                if item.action == INCLUDE and "{{" not in item.args["_raw_params"]:
+                    yield from self._walk(self.included(item))
+
+    def _given(self, name: str, keys: Iterable[str]) -> Values:
+        variables = self.variables.get_vars(play=self.play, host=self._host(name))
+        templar = Templar(loader=self.loader, variables=variables)
+        return {key: templar.template(variables[key]) for key in keys if key in variables}
+
+    def _host(self, name: str) -> Host:
+        return self._inventory.get_host(name)
+
+
+@functools.cache
+def load() -> Project:
+    """The project; read once, for the inventory and the deploy of one run."""
+    return Project()
+
+
+class Target:
+    """The role `dispatch` on one host."""
+
+    def __init__(self, project: Project, host: Host) -> None:
+        self._project = project
+        self._host = host
+        self._registered: Values = {"ansible_check_mode": True}  # nothing is fetched while values are checked
+
+    def value(self, role: str, name: str) -> Any:
+        """A variable as the tasks of a role see it."""
+        templar = self._templar(self._project.role_task(role))
+        return templar.template(templar.available_variables[name])
+
+    def arguments(self, role: str, task_name: str, **registered: object) -> list[Values]:
+        """The arguments of a role's task, once for every item of its loop; `registered` are results it refers to.
+
+        Raises ProjectError where a value can't be resolved.
+        """
+        task = self._project.task(role, task_name)
+        templar = self._templar(task, registered)
+        try:
+            if task.loop is None:
+                return [templar.template(task.args)]
+            items = templar.template(task.loop)
+            return [self._templar(task, {**registered, "item": item}).template(task.args) for item in items]
+        except AnsibleError as error:
+            raise ProjectError(str(error)) from error
+
+    def render(self, template: Path) -> str:
+        """One of the shared templates, as the template module of Ansible renders it."""
+        environment = jinja2.Environment(
+            trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False
+        )
+        source = template.read_text()
+        names = jinja2.meta.find_undeclared_variables(environment.parse(source))
+        return environment.from_string(source).render({name: self.value("app_service", name) for name in names})
+
+    def check(self, facts: Mapping[str, str]) -> None:
+        """Run the checks of the role's preflight, for a host with `facts`, by the names Ansible's setup module gives.
+
+        Raises ProjectError with what the first one that fails says.
+        """
+        self._project.variables.set_host_facts(self._host.name, dict(facts))
+        try:
+            if not self.value("app_release", "__app_release_is_url"):
+                artifact = self.value("app_release", "app_release_artifact")
+                self._registered["__app_release_local"], self._registered["__app_release_listing"] = _artifact(artifact)
+            self._registered["__app_release_built"] = {"stat": {"exists": True}}
+            self._check(self._project.preflight)
+        except AnsibleError as error:
+            raise ProjectError(str(error)) from error
+        self._registered["app_release_path"] = self.value("app_release", "__app_release_directory")
+
+    def _check(self, blocks: Iterable[Block | Task]) -> None:
+        for item in blocks:
+            if isinstance(item, Block):
+                self._check(item.block)
+            elif item.action == INCLUDE and self._applies(item):
+                self._check(self._project.included(item))
+            elif item.action in CHECKS and self._applies(item):
+                CHECKS[item.action](item.args, self._templar(item))
+
+    def _applies(self, task: Task) -> bool:
+        templar = self._templar(task)
+        return all(templar.evaluate_conditional(condition) for condition in task.when)
+
+    def _templar(self, task: Task, registered: Mapping[str, object] | None = None) -> Templar:
+        variables = self._project.variables.get_vars(play=self._project.play, host=self._host, task=task)
+        return Templar(loader=self._project.loader, variables={**variables, **self._registered, **(registered or {})})
+
+
+def _assert(arguments: Values, templar: Templar) -> None:
+    conditions = arguments["that"] if isinstance(arguments["that"], list) else [arguments["that"]]
+    if not all(templar.evaluate_conditional(condition) for condition in conditions):
+        raise ProjectError(templar.template(arguments["fail_msg"]))
+
+
+def _validate(arguments: Values, templar: Templar) -> None:
+    specification = arguments["argument_spec"]
+    variables = templar.available_variables
+    values = {name: templar.template(variables[name]) for name in specification if name in variables}
+    wrong = ArgumentSpecValidator(specification).validate(values).error_messages
+    if wrong:
+        raise ProjectError("Validation of arguments failed:\n" + "\n".join(wrong))
+
+
+# The actions that look at values, on the controller. What every other one does is for the engine to do.
+CHECKS = {"ansible.builtin.assert": _assert, "ansible.builtin.validate_argument_spec": _validate}
+
+
+@functools.cache
+def _artifact(path: str) -> tuple[Values, Values]:
+    """What Ansible's stat module and ``python -m zipfile -l`` say of an artifact on the controller."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        return {"stat": {"exists": file.exists(), "isreg": False}}, {}
+    stat = {"exists": True, "isreg": True, "checksum": hashlib.sha256(file.read_bytes()).hexdigest()}
+    listing = io.StringIO()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            archive.printdir(file=listing)
+    except (zipfile.BadZipFile, OSError) as error:
+        return {"stat": stat}, {"rc": 1, "stdout": "", "stderr_lines": [f"{type(error).__module__}.{error}"]}
+    return {"stat": stat}, {"rc": 0, "stdout": listing.getvalue(), "stderr_lines": []}

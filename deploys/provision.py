@@ -1,0 +1,176 @@
+"""The whole runbook as one pyinfra deploy, to be called from a deploy file or from another deploy."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import uuid
+from pathlib import Path
+
+from ansible.utils.helpers import pct_to_int
+from pyinfra import config, host, inventory
+from pyinfra.api import deploy
+from pyinfra.api.exceptions import PyinfraError
+
+from deploys import operations
+from deploys.facts import Inspection, ansible_facts
+from deploys.project import GROUP, ProjectError, Target, Values, load
+
+
+@deploy("Dispatch")
+def dispatch() -> None:
+    """Provision Dispatch on the hosts of its group, as the role `dispatch` does.
+
+    Every value of every host is checked before the first host changes. Raises PyinfraError in the words of the role.
+    """
+    if GROUP not in host.groups:
+        return
+    try:
+        _provision(load().host(host.name, inventory.get_override_data()))
+    except ProjectError as error:
+        raise PyinfraError(f"{host.name}: {error}") from error
+
+
+def _provision(target: Target) -> None:
+    (account,) = target.arguments("app_account", "Create the user")
+    (home,) = target.arguments("app_account", "Create its home, which root owns")
+    directories = target.arguments("app_service", "Plan | Create the directories")
+    unit = target.value("app_service", "app_service_name")
+    contents = _contents(target)
+    texts = [file["dest"] for name, file in contents.items() if "/" not in name]
+    systems = target.value("python_runtime", "python_runtime_systems")
+    question = {
+        "account": account["name"],
+        "home": home["path"],
+        "packages": sorted({name for system in systems.values() for name in system["packages"]}),
+        "paths": {path["path"]: path for path in (home, *directories)}
+        | {file["dest"]: file for file in contents.values()},
+        "texts": texts,
+        "unit": unit,
+    }
+    found = host.get_fact(Inspection, _stdin=json.dumps(question))
+    if found is None:
+        raise ProjectError("this host could not be inspected (see above); python3 and sudo have to work there")
+    target.check(ansible_facts(found))
+
+    operations.packages(
+        name="Runbook step 1, install the runtime",
+        names=target.value("python_runtime", "__python_runtime_system")["packages"],
+        manager=found["manager"],
+        installed=found["packages"],
+    )
+    operations.account(name="Runbook step 2, create the user", wanted=account, found=found["account"])
+    operations.directory(name="Runbook step 2, create its directory", wanted=home, unlike=found["paths"][home["path"]])
+    artifact, build, failure = _release(target, home["path"])
+    path = target.value("app_release", "__app_release_directory")
+    operations.release(
+        name="Runbook steps 3 and 4, unpack the artifact and build the release",
+        artifact=artifact,
+        build=build,
+        failure=failure,
+        stands=path in found["complete"],
+    )
+    for wanted in host.loop(directories):
+        operations.directory(
+            name=f"Runbook step 5, create {wanted['path']}", wanted=wanted, unlike=found["paths"][wanted["path"]]
+        )
+
+    unlike = {file["dest"]: found["paths"][file["dest"]] for file in contents.values()}
+    current = target.arguments("app_service", "Plan | Compare the release")[0]
+    if found["current"] != path:
+        unlike[current["dest"]] = [f"leads to {found['current'] or 'nothing'}, not to {path}"]
+    differs = any(unlike.values())
+    _show(
+        unlike, {file["dest"]: file["content"] for file in contents.values() if file["dest"] in texts}, found["texts"]
+    )
+    staged = f"{directories[0]['path']}/next.{uuid.uuid4().hex}"
+    (activate,) = target.arguments(
+        "app_service",
+        "Activate | Check the new state, switch to it, prove it or go back",
+        __app_service_staged={"path": staged},
+    )
+    for number, batch in host.loop(_batches(target)):
+        if host.name in batch:
+            operations.activation(
+                name=f"Runbook steps 5 and 6, switch to what is new, if it works (batch {number})",
+                staged=staged,
+                contents=contents,
+                activate=activate,
+                differs=differs,
+            )
+    if not differs:
+        operations.service(
+            name="Runbook step 6, keep the service enabled and running",
+            unit=unit,
+            seconds=target.value("app_service", "app_service_start_seconds"),
+            failure=_await_failure(target),
+            found=found["unit"],
+        )
+
+
+def _contents(target: Target) -> dict[str, Values]:
+    """What is switched at once, by name below the staging directory: arguments of a copy of each file."""
+    compared = target.arguments(
+        "app_service", "Plan | Compare the environment file, the unit and the operator's command"
+    )
+    names = [file["staged"] for file in target.value("app_service", "__app_service_files")]
+    contents = {
+        name: {**file, "content": target.render(Path(file["src"]))} for name, file in zip(names, compared, strict=True)
+    }
+    for credential in target.arguments("app_service", "Plan | Compare the credentials"):
+        contents[f"credentials/{Path(credential['dest']).name}"] = credential
+    return contents
+
+
+def _release(target: Target, home: str) -> tuple[Values, Values, str]:
+    """The arguments of `operations.release`."""
+    (copy,) = target.arguments("app_release", "Build | Bring the artifact to the host")
+    # Not /var/tmp, as there: an upload, unlike Ansible's, would follow a link that another user has put in its way.
+    zip_file = str(Path(home, Path(copy["dest"]).name))
+    (build,) = target.arguments(
+        "app_release", "Build | Unpack it, make its venv, install what it requires", __app_release_zip=zip_file
+    )
+    nothing = {"stdout": "", "stderr": "", "msg": "see above."}
+    (failure,) = target.arguments("app_release", "Build | Say what failed", __app_release_build=nothing)
+    artifact = {
+        "src": copy["src"],
+        "dest": zip_file,
+        "sha256": target.value("app_release", "__app_release_digest"),
+        "url": target.value("app_release", "__app_release_is_url"),
+    }
+    return artifact, build, failure["msg"]
+
+
+def _await_failure(target: Target) -> str:
+    """What the role says, before the end of the journal, where the service does not start."""
+    (failure,) = target.arguments(
+        "app_service",
+        "Await | Say why it is not",
+        __app_service_active={"stdout": "not active"},
+        __app_service_journal={"stdout": ""},
+    )
+    return str(failure["msg"]).strip()
+
+
+def _batches(target: Target) -> list[tuple[int, list[str]]]:
+    """The names of the hosts to switch at once, one batch after another, as `dispatch_serial` divides them."""
+    left = [one.name for one in inventory.get_group(GROUP) if one in inventory.get_active_hosts()]
+    total = len(left)
+    batches: list[tuple[int, list[str]]] = []
+    sizes = [pct_to_int(size, total) for size in target.value("dispatch", "dispatch_serial")]
+    while left:
+        size = sizes[min(len(batches), len(sizes) - 1)]
+        batches.append((len(batches) + 1, left[:size]))
+        left = left[size:]
+    return batches
+
+
+def _show(unlike: dict[str, list[str]], wanted: dict[str, str], found: dict[str, str]) -> None:
+    """Say which files are not as wanted and, with --diff, what changes in those that hold no secret."""
+    for path, reasons in unlike.items():
+        if reasons:
+            host.log(f"{path}: {', '.join(reasons)}")
+        if config.DIFF and path in wanted:
+            lines = difflib.unified_diff(found[path].splitlines(), wanted[path].splitlines(), path, path, lineterm="")
+            for line in lines:
+                host.log(line)
