@@ -1,4 +1,4 @@
-"""The command line: `dispatch run|check|drain|publish|orders|dead|ledger`."""
+"""The command line: `dispatch run|check|doctor|drain|publish|orders|dead|ledger`."""
 
 from __future__ import annotations
 
@@ -46,6 +46,16 @@ def check(_: argparse.Namespace) -> int:
             print(f"ok: {settings.url(host)} can be reached, and {settings.queue} consumed.")
     # The hosts stand for one broker: one that works is enough to run.
     return failures[0].code if len(failures) == len(settings.hosts) else 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Tell what is wrong with Dispatch on this host and what mends it; change nothing."""
+    from .doctor import EX_NOPERM, show
+
+    if os.geteuid() != 0:
+        print("failed: the doctor reads what root alone may read; run it as root.", file=sys.stderr)
+        return EX_NOPERM
+    return show(args.json)
 
 
 def drain(args: argparse.Namespace) -> int:
@@ -203,6 +213,8 @@ def _parser() -> argparse.ArgumentParser:
     command = group(parser, "command")
     command("run", "Consume orders until SIGTERM or SIGINT.", run)
     command("check", "Try settings, network, login, permissions and topology; change nothing.", check)
+    sub = command("doctor", "Tell what is wrong with Dispatch on this host and what mends it; change nothing.", doctor)
+    sub.add_argument("--json", action="store_true", help="print the report as one JSON object")
     sub = command("drain", "Wait until no order is left on the broker, to point at another.", drain)
     sub.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up after this time, with exit code 1")
     sub = command("publish", "Publish orders as payment does, and say how many no queue took.", publish)

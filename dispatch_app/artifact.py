@@ -54,6 +54,7 @@ def build(files: dict[str, bytes]) -> bytes:
 def contents(package: Path, pinned: list[Path]) -> dict[str, bytes]:
     """Return what belongs in the artifact, path to content."""
     files = {f"dispatch_app/{file.name}": file for file in package.glob("*.py") if file.name != "artifact.py"}
+    files["__main__.py"] = package / "standalone.py"
     files["requirements.txt"] = package / "requirements.txt"
     files.update((f"wheels/{wheel.name}", wheel) for wheel in pinned)
     return {name: file.read_bytes() for name, file in files.items()}

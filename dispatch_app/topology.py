@@ -37,8 +37,8 @@ def retry_queues(settings: Settings) -> list[str]:
 def queues(settings: Settings) -> dict[str, dict[str, Any] | None]:
     """Return the arguments of every queue, by name; a retry queue's lead back to the order queue."""
     found: dict[str, dict[str, Any] | None] = {settings.queue: None, dead_queue(settings): _OWN}
-    for name, delay in zip(retry_queues(settings), RETRY_DELAYS, strict=True):
-        found[name] = {
+    for failures, delay in enumerate(RETRY_DELAYS):
+        found[retry_queue(settings, failures)] = {
             **_OWN,
             "x-message-ttl": delay * 1000,
             "x-dead-letter-exchange": "",
