@@ -8,6 +8,8 @@ MAKEFLAGS += --no-builtin-rules
 VENV := .venv
 READY := $(VENV)/.ready
 HOSTS ?= 1
+DISTRIBUTION ?= debian12
+DISTRIBUTIONS ?= debian12 debian13 el9-facsimile
 LONG := tests/integration/test_interruption.py
 # First on PATH: Molecule and ansible-lint look there for the Ansible they belong to.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -36,7 +38,7 @@ artifact: dist/dispatch.zip ## Build dist/dispatch.zip, which the roles install
 
 .PHONY: lab
 lab: dist/dispatch.zip ## Boot lab hosts on this machine, provision them, send orders, show them dispatched (HOSTS=1)
-	python -m tests.lab up --hosts $(HOSTS)
+	python -m tests.lab up --hosts $(HOSTS) --distribution $(DISTRIBUTION)
 
 .PHONY: lab-down
 lab-down: $(READY) ## Remove the lab: hosts, network, images, keys and secrets
@@ -62,13 +64,13 @@ integration: dist/dispatch.zip ## The lab, the playbooks and the consumer agains
 	pytest tests/integration --ignore $(LONG) --durations=10
 
 .PHONY: molecule
-molecule: dist/dispatch.zip ## Molecule: provision from nothing; change releases under load
-	molecule test --scenario-name default
-	molecule test --scenario-name release
+molecule: dist/dispatch.zip ## Molecule: provision from nothing, on each of DISTRIBUTIONS that can be had here
+	python -m tests.lab matrix $(DISTRIBUTIONS)
 
 .PHONY: test-long
 test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenarios, more seeds for faults and fuzz
 	DISPATCH_TEST_ROUNDS=5 pytest $(LONG) tests/integration/consumer --durations=10
+	molecule test --scenario-name release
 	molecule test --scenario-name repoint
 	molecule test --scenario-name reboot
 	molecule test --scenario-name secrets

@@ -1,4 +1,4 @@
-"""``python -m tests.lab``: what ``make lab``, ``make lab-down`` and the Molecule scenarios call."""
+"""``python -m tests.lab``: what ``make lab``, ``make lab-down``, ``make molecule`` and the Molecule scenarios call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from tests.lab import LabError, engine, image
+from tests.lab import LabError, engine, image, matrix
 from tests.lab.ansible import ROOT, playbook
 from tests.lab.demo import show_orders
 from tests.lab.hosts import Host, Lab
@@ -65,12 +65,16 @@ def main() -> int:
     commands.add_parser("down", help="remove the hosts, their network, image, key and secrets")
     images = commands.add_parser("image", help="make sure of the engine and the host images, and print the images' tags")
     images.add_argument("distributions", nargs="*", default=[image.DEFAULT], metavar="NAME", help=names)
+    scenarios = commands.add_parser("matrix", help="run Molecule's scenario default on each of some distributions")
+    scenarios.add_argument("distributions", nargs="+", metavar="NAME", help=names)
     arguments = parser.parse_args()
     try:
         if arguments.command == "up":
             up(arguments.hosts, arguments.distribution)
         elif arguments.command == "down":
             down()
+        elif arguments.command == "matrix":
+            return 0 if matrix.run(engine.connect(STATE), arguments.distributions) else 1
         else:
             client = engine.connect(STATE)
             for name in dict.fromkeys(arguments.distributions):

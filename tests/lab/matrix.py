@@ -1,0 +1,44 @@
+"""Molecule's default scenario on one distribution after another, and a table of what ran, and what did not and why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+import docker
+
+from tests.lab import LabError, image
+from tests.lab.ansible import ROOT
+
+# What the facsimile can't install: RabbitMQ comes from the vendor's repositories there.
+BROKERS = {"el9-facsimile": "debian12"}
+
+
+def run(client: docker.DockerClient, names: list[str]) -> bool:
+    """Run the scenario on each distribution of `names` that can be had here; return whether none failed.
+
+    Raises LabError for a name that is no distribution.
+    """
+    outcomes: dict[str, str] = {}
+    for name in names:
+        broker = BROKERS.get(name, name)
+        if name not in image.DISTRIBUTIONS:
+            raise LabError(f"{name} is not a distribution of the lab's; there are {', '.join(image.DISTRIBUTIONS)}.")
+        try:
+            image.ensure(client, name)
+        except LabError as error:
+            outcomes[name] = f"left out: {error}"
+            continue
+        started = time.monotonic()
+        print(f"molecule test on {name}, its broker on {broker}", flush=True)
+        done = subprocess.run(
+            ["molecule", "test", "--scenario-name", "default"],
+            cwd=ROOT,
+            env={**os.environ, "DISTRIBUTION": name, "BROKER_DISTRIBUTION": broker},
+        )
+        outcomes[name] = f"{'FAILED' if done.returncode else 'passed'} in {time.monotonic() - started:.0f} s"
+    print("\nPreview, converge, idempotence, verify and restart of the host, by Molecule's scenario default:")
+    for name in image.DISTRIBUTIONS:
+        print(f"  {name:14} {outcomes.get(name, 'left out: not asked for (make molecule DISTRIBUTIONS=…)')}")
+    return not any(outcome.startswith("FAILED") for outcome in outcomes.values())
