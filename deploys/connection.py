@@ -59,10 +59,10 @@ def _settings(name: str, command: list[str]) -> dict[str, list[str]]:
 
 def _configuration(name: str, settings: dict[str, list[str]], options: list[str]) -> str:
     """Write what pyinfra takes from an ssh_config(5) alone; return the file's path."""
-    known = [
-        Path(file).expanduser() for key in ("user", "global") for file in settings[f"{key}knownhostsfile"][0].split()
-    ]
-    lines = ["Host *", "UserKnownHostsFile " + " ".join(str(file) for file in known if file.is_file())]
+    known = [file for kind in ("user", "global") for file in settings[f"{kind}knownhostsfile"][0].split()]
+    # pyinfra warns of each file that is missing, but needs to know one.
+    present = [file for file in known if Path(file).expanduser().exists()] or known[:1]
+    lines = ["Host *", f"UserKnownHostsFile {' '.join(present)}"]
     lines += [f"IdentityFile {file}" for file in settings["identityfile"]]
     lines += [f"ProxyCommand {command}" for command in settings["proxycommand"]]
     for jump in settings["proxyjump"]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import traceback
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -37,31 +38,28 @@ GROUP = "dispatch"
 INCLUDE = "ansible.builtin.include_tasks"
 Values = dict[str, Any]
 
+init_plugin_loader()
+
 
 class ProjectError(Exception):
     """A value is missing or wrong; the message names it and says what to do."""
 
 
 class Project:
-    """The inventory that ANSIBLE_INVENTORY or ansible.cfg names, and the role `dispatch`.
+    """An Ansible inventory, and the role `dispatch`.
 
+    `sources` are what ``ansible-playbook -i`` takes; without them it is what ANSIBLE_INVENTORY or ansible.cfg names.
     Vault passwords come from where Ansible takes them, such as ANSIBLE_VAULT_PASSWORD_FILE. Raises ProjectError where
     the inventory can't be read.
     """
 
-    def __init__(self) -> None:
-        init_plugin_loader()
+    def __init__(self, sources: list[str] | None = None) -> None:
         self.loader = DataLoader()
         # Relative paths mean the same as in a play.
         self.loader.set_basedir(str(ROOT / "playbooks"))
         try:
-            CLI.setup_vault_secrets(
-                self.loader,
-                vault_ids=list(constants.DEFAULT_VAULT_IDENTITY_LIST),
-                ask_vault_pass=constants.DEFAULT_ASK_VAULT_PASS,
-                auto_prompt=False,
-            )
-            self._inventory = InventoryManager(loader=self.loader, sources=constants.DEFAULT_HOST_LIST)
+            self.loader.set_vault_secrets(_vault_secrets())
+            self._inventory = InventoryManager(loader=self.loader, sources=sources or constants.DEFAULT_HOST_LIST)
         except AnsibleError as error:
             raise ProjectError(str(error)) from error
         self.variables = VariableManager(loader=self.loader, inventory=self._inventory)
@@ -143,6 +141,13 @@ class Project:
 
     def _host(self, name: str) -> Host:
         return self._inventory.get_host(name)
+
+
+@functools.cache
+def _vault_secrets() -> Any:
+    # Once: Ansible keeps them for the whole process.
+    identities, ask = list(constants.DEFAULT_VAULT_IDENTITY_LIST), constants.DEFAULT_ASK_VAULT_PASS
+    return CLI.setup_vault_secrets(DataLoader(), vault_ids=identities, ask_vault_pass=ask, auto_prompt=False)
 
 
 @functools.cache
@@ -253,5 +258,9 @@ def _artifact(path: str) -> tuple[Values, Values]:
         with zipfile.ZipFile(file) as archive:
             archive.printdir(file=listing)
     except (zipfile.BadZipFile, OSError) as error:
-        return {"stat": stat}, {"rc": 1, "stdout": "", "stderr_lines": [f"{type(error).__module__}.{error}"]}
+        return {"stat": stat}, {
+            "rc": 1,
+            "stdout": "",
+            "stderr_lines": "".join(traceback.format_exception_only(error)).splitlines(),
+        }
     return {"stat": stat}, {"rc": 0, "stdout": listing.getvalue(), "stderr_lines": []}

@@ -1,0 +1,175 @@
+"""The two engines agree, on real hosts: what one has provisioned the other leaves alone, and both mend the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.lab import engine, image
+from tests.lab.ansible import ROOT, Run, playbook
+from tests.lab.hosts import Host, Lab, execute, put
+from tests.second_engine import Deploy, deploy
+
+BROKER, BY_ANSIBLE, BY_PYINFRA = "parity-broker", "parity-ansible", "parity-pyinfra"
+SUBNET = "172.31.223.0/24"
+
+# Written by both engines' packages or by the system itself, with what differs between any two hosts or two minutes.
+VOLATILE = re.compile(
+    r"/(var/(log|cache|backups|lib/(apt|dpkg|systemd|dbus|pam|dnf|rpm)|tmp/systemd-private-.*)|run|tmp|proc|sys|dev)(/|$)"
+    r"|/etc/(ssh/ssh_host_.*|machine-id|mtab|ld\.so\.cache|(passwd|shadow|group|gshadow|subuid|subgid)-?)$"
+    r"|/home/ec2-user(/\.ansible(/tmp)?|/\.ssh.*)?$"
+)
+# A file's metadata and, where it holds the same on every host, its content: bytecode and the ledger hold times.
+LISTING = r"""
+while IFS= read -r path; do
+  [ -e "$path" ] || [ -L "$path" ] || { echo "$path gone"; continue; }
+  line=$(stat --format '%n %F %a %U:%G' "$path")
+  case $path in
+    *.pyc|*/ledger.db*) ;;
+    *) [ -L "$path" ] && line="$line -> $(readlink "$path")"
+       [ -f "$path" ] && [ ! -L "$path" ] && line="$line $(sha256sum < "$path")" ;;
+  esac
+  echo "$line"
+done
+"""
+STATE = r"""
+for database in passwd shadow group; do getent $database roboshop | sed -E 's/:[0-9]{5}:[0-9]*:/:day:/'; done
+systemctl show dispatch --property=ActiveState,SubState,UnitFileState,NeedDaemonReload,FragmentPath,DropInPaths
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A broker and two Dispatch hosts, one for each engine, in one inventory."""
+
+    client: docker.DockerClient
+    inventory: Path
+    password: str
+
+    def run(self, name: str, script: str) -> str:
+        code, output = execute(self.client.containers.get(name), "sh", "-c", script)
+        assert code == 0, f"{script} on {name}: {output}"
+        return output
+
+    def ansible(self, *arguments: str) -> Run:
+        run = playbook("dispatch", *arguments, inventory=self.inventory)
+        assert run.code == 0, run.output
+        assert self.password not in run.output
+        return run
+
+    def pyinfra(self, *arguments: str) -> Deploy:
+        run = deploy(self.inventory, *arguments)
+        assert run.code == 0, run.output
+        assert self.password not in run.output + json.dumps(run.report)
+        return run
+
+    def mend(self, name: str) -> object:
+        """Run a host's own engine on it; return what it says it has changed, which is false where that is nothing."""
+        if name == BY_ANSIBLE:
+            return self.ansible("--limit", name).changed
+        return self.pyinfra("--yes", "--limit", name).changed
+
+    def listing(self, name: str) -> list[str]:
+        """All that stands on a host beside its image, and the state of the unit and of the user."""
+        changes = self.client.api.diff(name)
+        paths = sorted(change["Path"] for change in changes if not VOLATILE.match(change["Path"]))
+        put(self.client.containers.get(name), "/var/log", {"parity": "".join(f"{path}\n" for path in paths).encode()})
+        listed = self.run(name, f"{LISTING.strip()} < /var/log/parity")
+        return [*listed.splitlines(), *self.run(name, STATE).splitlines()]
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """A broker, and two hosts on which nothing has been done yet."""
+    directory = tmp_path_factory.mktemp("parity")
+    lab = Lab(
+        "parity",
+        directory / ".lab",
+        (
+            Host(BROKER, "rabbitmq", 22400, ((5672, 22451),)),
+            Host(BY_ANSIBLE, "dispatch", 22401),
+            Host(BY_PYINFRA, "dispatch", 22402),
+        ),
+        SUBNET,
+    )
+    client = engine.connect(ROOT / ".lab")
+    lab.down(client)
+    lab.up(client, image.ensure(client))
+    password = uuid.uuid4().hex
+    groups: dict[str, dict[str, dict[str, object]]] = {}
+    for host in lab.hosts:
+        groups.setdefault(host.group, {"hosts": {}})["hosts"][host.name] = lab.connection(host.name)
+    variables = {"dispatch_amqp_host": BROKER, "dispatch_amqp_password": password, "rabbitmq_password": password}
+    inventory = directory / "hosts.yml"
+    inventory.write_text(json.dumps({"all": {"vars": variables, "children": groups}}))
+    run = playbook("rabbitmq", inventory=inventory)
+    assert run.code == 0, run.output
+    yield Pair(client, inventory, password)
+    lab.down(client)
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def pair(fresh: Pair) -> Pair:
+    """Each Dispatch host provisioned by its engine."""
+    fresh.ansible("--limit", BY_ANSIBLE)
+    assert fresh.pyinfra("--yes", "--limit", BY_PYINFRA).changed
+    return fresh
+
+
+def test_both_engines_leave_the_same_on_a_fresh_host(pair: Pair) -> None:
+    by_ansible, by_pyinfra = pair.listing(BY_ANSIBLE), pair.listing(BY_PYINFRA)
+    for path in ("/app/current", "/etc/dispatch/credentials/amqp_password", "/etc/systemd/system/dispatch.service"):
+        assert [line for line in by_ansible if line.startswith(f"{path} ")]
+    assert len(by_ansible) > 500
+    assert by_pyinfra == by_ansible
+
+
+def test_pyinfra_finds_nothing_to_change_where_ansible_has_been(pair: Pair) -> None:
+    assert pair.pyinfra("--dry", "--limit", BY_ANSIBLE).planned == {}
+    assert pair.pyinfra("--yes", "--limit", BY_ANSIBLE).changed == {}
+
+
+def test_ansible_finds_nothing_to_change_where_pyinfra_has_been(pair: Pair) -> None:
+    run = pair.ansible("--limit", BY_PYINFRA)
+    assert run.changed == 0, run.output
+
+
+DRIFTS = {
+    "the unit's mode": "chmod 0600 /etc/systemd/system/dispatch.service",
+    "the mode of the credentials' directory": "chmod 0755 /etc/dispatch/credentials",
+    "the environment's owner": "chown nobody /etc/dispatch/environment",
+    "the owner of the home": "chown roboshop:roboshop /app",
+    "a stopped service": "systemctl stop dispatch",
+    "a disabled service": "systemctl disable --quiet dispatch",
+    "an edited unit": "sed -i s/^Restart=always/Restart=no/ /etc/systemd/system/dispatch.service",
+    "an edited command": "echo '# mine' >> /usr/bin/dispatch",
+    "a changed credential": "printf other > /etc/dispatch/credentials/amqp_password",
+    "a missing environment": "rm /etc/dispatch/environment",
+    "another release": "cp -a $(readlink /app/current) /app/releases/other && ln -sfn /app/releases/other /app/current",
+    "a changed user": "systemctl stop dispatch && usermod --shell /bin/sh --home /home/x --comment x roboshop 2>&1",
+    "an unlocked user": "passwd --quiet --delete roboshop",
+    "a missing home": "rm -r /app",
+    "a missing package": "dpkg --remove unzip",
+}
+
+
+@pytest.mark.parametrize("name", [BY_ANSIBLE, BY_PYINFRA])
+@pytest.mark.parametrize("drift", DRIFTS)
+def test_each_engine_mends_what_has_drifted(pair: Pair, drift: str, name: str) -> None:
+    before = pair.listing(name)
+    pair.run(name, DRIFTS[drift])
+    assert pair.listing(name) != before
+    if name == BY_PYINFRA:
+        assert pair.pyinfra("--dry", "--limit", name).planned
+    assert pair.mend(name)
+    pair.run(name, "rm -rf /app/releases/other")
+    assert pair.listing(name) == before
+    assert not pair.mend(name)

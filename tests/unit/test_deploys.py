@@ -1,0 +1,200 @@
+"""The pyinfra deploys read the inventory and the roles as Ansible does, and yield commands only where hosts differ."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploys import operations
+from deploys.connection import reach
+from deploys.facts import ansible_facts
+from deploys.files import inspection
+from deploys.project import Project, ProjectError
+
+# Ansible does not show what the regular expressions in its own templates make Python warn of.
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
+
+DEBIAN = {
+    "distribution": "Debian",
+    "distribution_version": "12.9",
+    "distribution_major_version": "12",
+    "os_family": "Debian",
+    "pkg_mgr": "apt",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[..., Project]:
+    """A project whose only host, h1, has the variables given; those that are None are left out."""
+    artifact = tmp_path / "good.zip"
+    with zipfile.ZipFile(artifact, "w") as archive:
+        archive.writestr("requirements.txt", "")
+    good = {
+        "ansible_host": "192.0.2.1",
+        "dispatch_amqp_host": "rabbit",
+        "dispatch_amqp_password": "secret",
+        "dispatch_artifact": str(artifact),
+    }
+
+    def make(**variables: object) -> Project:
+        values = {key: value for key, value in {**good, **variables}.items() if value is not None}
+        inventory = tmp_path / "hosts.yml"
+        inventory.write_text(json.dumps({"all": {"children": {"dispatch": {"hosts": {"h1": values}}}}}))
+        return Project([str(inventory)])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"dispatch_amqp_host": None}, "dispatch_amqp_host is not set. Set it in the inventory"),
+        ({"dispatch_amqp_port": 0}, "dispatch_amqp_port is 0. Set it to a port from 1 to 65535"),
+        ({"dispatch_amqp_port": "amqp"}, "unable to convert to int"),
+        ({"dispatch_amqp_password": None}, "dispatch_amqp_password is not set. Put the password"),
+        ({"dispatch_artifact": "/nowhere.zip"}, "dispatch_artifact is /nowhere.zip, and there is no such file"),
+        ({"dispatch_artifact": __file__}, "not a readable zip file (zipfile.BadZipFile: File is not a zip file)"),
+        ({"dispatch_artifact_sha256": "0" * 64}, f"but dispatch_artifact_sha256 says {'0' * 64}"),
+        ({"dispatch_artifact": "http://h/x.zip"}, "required where dispatch_artifact is a URL"),
+        ({"python_runtime_systems": {"Slackware-15": {}}}, "Debian 12.9 is not a supported system. Supported: Slack"),
+    ],
+)
+def test_bad_values_are_refused_in_the_role_s_words(
+    project: Callable[..., Project], variables: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ProjectError) as refused:
+        project(**variables).host("h1", {}).check(DEBIAN)
+    assert said in " ".join(str(refused.value).split())
+    assert "secret" not in str(refused.value)
+
+
+def test_a_release_is_where_the_role_builds_it(project: Callable[..., Project]) -> None:
+    target = project().host("h1", {"dispatch_amqp_host": "other"})
+    target.check(DEBIAN)
+    (current,) = target.arguments("app_service", "Plan | Compare the release")
+    assert current["src"] == target.value("app_release", "__app_release_directory")
+    assert current["src"].endswith("-python3.11")
+    assert 'AMQP_HOST="other"' in target.render(Path("templates/app.env.j2"))
+
+
+def test_a_host_is_reached_as_the_ssh_arguments_say(project: Callable[..., Project], tmp_path: Path) -> None:
+    known, configuration, password = tmp_path / "known_hosts", tmp_path / "config", "for sudo"
+    known.touch()
+    configuration.write_text("Host 192.0.2.1\n  Port 2200\n  ProxyJump me@first,bastion:2222\n  IdentityFile /key\n")
+    variables = {
+        "ansible_user": "ec2-user",
+        "ansible_ssh_common_args": f"-F {configuration} -o UserKnownHostsFile={known}",
+        "ansible_become_password": password,
+    }
+    data = reach(project(**variables), "h1")
+    written = Path(data.pop("ssh_config_file")).read_text().splitlines()
+    assert f"UserKnownHostsFile {known}" in written
+    assert "IdentityFile /key" in written
+    jump = "ssh -F {configuration} -J me@first -W '[192.0.2.1]:2200' ssh://bastion:2222"
+    assert f"ProxyCommand {jump.format(configuration=configuration)}" in written
+    assert data == {
+        "ssh_hostname": "192.0.2.1",
+        "ssh_port": 2200,
+        "ssh_user": "ec2-user",
+        "ssh_strict_host_key_checking": "yes",
+        "_sudo": True,
+        "_sudo_password": password,
+    }
+
+
+def test_an_option_that_ssh_does_not_know_is_named(project: Callable[..., Project]) -> None:
+    with pytest.raises(ProjectError, match=r"h1: .*nosuchoption.* Correct its ssh arguments"):
+        reach(project(ansible_ssh_extra_args="-o NoSuchOption=1"), "h1")
+
+
+def test_a_host_that_is_not_reached_over_ssh_is_refused(project: Callable[..., Project]) -> None:
+    with pytest.raises(ProjectError, match=r"h1: ansible_connection is local, .* set it to ssh"):
+        reach(project(ansible_connection="local"), "h1")
+
+
+@pytest.mark.parametrize(
+    ("release", "manager", "name", "major", "family"),
+    [
+        ({"ID": "debian", "VERSION_ID": "13.1"}, "apt", "Debian", "13", "Debian"),
+        ({"ID": "ubuntu", "VERSION_ID": "22.04"}, "apt", "Ubuntu", "22", "Debian"),
+        ({"ID": "rocky", "VERSION_ID": "9.5"}, "dnf", "Rocky", "9", "RedHat"),
+        ({"ID": "almalinux", "VERSION_ID": "9.5"}, "dnf", "AlmaLinux", "9", "RedHat"),
+        ({"ID": "rhel", "VERSION_ID": "9.5"}, "dnf", "RedHat", "9", "RedHat"),
+        ({"ID": "amzn", "VERSION_ID": "2023"}, "dnf", "Amazon", "2023", "RedHat"),
+        ({"ID": "arch"}, "dnf", "Arch", "", "Arch"),
+    ],
+)
+def test_a_distribution_is_named_as_ansible_names_it(
+    release: dict[str, str], manager: str, name: str, major: str, family: str
+) -> None:
+    facts = ansible_facts({"release": release, "manager": manager})
+    assert (facts["distribution"], facts["distribution_major_version"], facts["os_family"]) == (name, major, family)
+    assert facts["pkg_mgr"] == manager
+
+
+def test_an_inspection_says_in_what_a_path_differs(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("what is there")
+    file.chmod(0o640)
+    entry = {"owner": file.owner(), "group": file.group(), "mode": "0640"}
+    same = {**entry, "content": "what is there"}
+    assert inspection.differences(file, same) == []
+    assert inspection.differences(file, {**same, "mode": "0600"}) == ["mode"]
+    assert inspection.differences(file, {**same, "owner": "x", "group": "y"}) == ["owner", "group"]
+    assert inspection.differences(file, {**same, "content": "another"}) == ["content"]
+    assert inspection.differences(file, entry) == ["another kind of file"]
+    assert inspection.differences(tmp_path / "none", same) == ["missing"]
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    assert inspection.differences(link, same) == ["another kind of file"]
+
+
+ACCOUNT = {"name": "roboshop", "comment": "RoboShop services", "home": "/app", "shell": "/usr/sbin/nologin"}
+FOUND = {key: ACCOUNT[key] for key in ("comment", "home", "shell")}
+
+
+@pytest.mark.parametrize(
+    ("found", "commands"),
+    [
+        (
+            None,
+            [
+                "useradd --system --no-create-home --comment 'RoboShop services' --home-dir /app "
+                "--shell /usr/sbin/nologin roboshop"
+            ],
+        ),
+        ({**FOUND, "locked": True}, []),
+        ({**FOUND, "locked": False}, ["usermod --lock roboshop"]),
+        ({**FOUND, "home": "/home/x", "locked": True}, ["usermod --home /app roboshop"]),
+    ],
+)
+def test_an_account_is_changed_in_what_differs(found: dict[str, Any] | None, commands: list[str]) -> None:
+    assert [command.get_raw_value() for command in operations.account._inner(ACCOUNT, found)] == commands
+
+
+def test_secrets_travel_on_standard_input_alone() -> None:
+    contents = {
+        "environment": {"content": 'AMQP_HOST="rabbit"\n', "mode": "0644"},
+        "credentials/amqp_password": {"content": "secret", "mode": "0600"},
+    }
+    activate = {"argv": ["/app/python", "-", "--name=dispatch"], "stdin": "the program"}
+    unpack, switch = operations.activation._inner("/etc/dispatch/next.1", contents, activate, differs=True)
+    assert "secret" not in unpack.get_raw_value()
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(unpack.connector_arguments["_stdin"]))) as archive:
+        modes = {member.name: f"{member.mode:04o}" for member in archive}
+        assert modes == {"credentials": "0700", "environment": "0644", "credentials/amqp_password": "0600"}
+        assert {member.uid for member in archive} == {0}
+        password = archive.extractfile("credentials/amqp_password")
+        assert password is not None
+        assert password.read() == b"secret"
+    assert switch.get_raw_value() == "/app/python - --name=dispatch"
+    assert switch.connector_arguments["_stdin"] == "the program"
+    assert not list(operations.activation._inner("/etc/dispatch/next.1", contents, activate, differs=False))
