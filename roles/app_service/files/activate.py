@@ -28,6 +28,7 @@ CHECK_FAILED, RESTORED, BUSY = 3, 4, 75
 SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.2
 JOURNAL_LINES = "15"
+BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 
 
 class SwitchError(Exception):
@@ -102,6 +103,13 @@ def parse() -> argparse.Namespace:
 
 
 def activate(service: Service, release: Path, staged: Path, check: str, keep: int) -> int:
+    if not BOOTED.is_dir():
+        # An image is being made: nothing runs that could be asked, or has to be kept running.
+        place(service, staged, release)
+        run("systemctl", "enable", service.name)
+        forget(service)
+        prune(service, keep)
+        return 0
     failure = failed_check(service, release, staged, check) if check else ""
     if failure:
         remove(staged)
@@ -169,6 +177,9 @@ def place(service: Service, source: Path, release: Path) -> None:
     link.symlink_to(release)
     link.replace(service.current)
     shutil.rmtree(source)
+    restorecon = shutil.which("restorecon")
+    if restorecon:  # for SELinux, a file that is moved keeps the type of where it came from; without SELinux, no effect
+        subprocess.run([restorecon, "-R", *(path for path in service.live.values() if path.exists())], check=False)
 
 
 def restore(service: Service) -> str:
