@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 HOSTS ?= 1
 DISTRIBUTION ?= debian12
 DISTRIBUTIONS ?= debian12 debian13 el9-facsimile
-LONG := tests/integration/test_interruption.py
+LONG := tests/integration/test_interruption.py tests/integration/test_image.py
 # First on PATH: Molecule and ansible-lint look there for the Ansible they belong to.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
@@ -61,7 +61,7 @@ unit: $(READY) ## Unit tests
 
 .PHONY: integration
 integration: dist/dispatch.zip ## The lab, the playbooks and the consumer against a real RabbitMQ
-	pytest tests/integration --ignore $(LONG) --durations=10
+	pytest tests/integration $(LONG:%=--ignore=%) --durations=10
 
 .PHONY: molecule
 molecule: dist/dispatch.zip ## Molecule: provision from nothing, on each of DISTRIBUTIONS that can be had here

@@ -73,7 +73,7 @@ class Lab:
                 labels={LABEL: self.name},
                 ipam=docker.types.IPAMConfig(pool_configs=pools),
             )
-        containers = [self._boot(client, image, host) for host in self.hosts]
+        containers = [self.boot(client, image, host) for host in self.hosts]
         known_hosts = []
         for host, container in zip(self.hosts, containers, strict=True):
             _await_boot(container)
@@ -106,7 +106,7 @@ class Lab:
             )
         return private.with_suffix(".pub").read_text()
 
-    def _boot(self, client: docker.DockerClient, image: str, host: Host) -> Container:
+    def boot(self, client: docker.DockerClient, image: str, host: Host) -> Container:
         try:
             container = client.containers.get(host.name)
         except NotFound:

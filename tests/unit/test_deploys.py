@@ -186,7 +186,7 @@ def test_secrets_travel_on_standard_input_alone() -> None:
         "credentials/amqp_password": {"content": "secret", "mode": "0600"},
     }
     activate = {"argv": ["/app/python", "-", "--name=dispatch"], "stdin": "the program"}
-    unpack, switch = operations.activation._inner("/etc/dispatch/next.1", contents, activate, differs=True)
+    unpack, switch = operations.activation._inner(True, contents, lambda: ("/etc/dispatch/next.1", activate))
     assert "secret" not in unpack.get_raw_value()
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(unpack.connector_arguments["_stdin"]))) as archive:
         modes = {member.name: f"{member.mode:04o}" for member in archive}
@@ -197,4 +197,4 @@ def test_secrets_travel_on_standard_input_alone() -> None:
         assert password.read() == b"secret"
     assert switch.get_raw_value() == "/app/python - --name=dispatch"
     assert switch.connector_arguments["_stdin"] == "the program"
-    assert not list(operations.activation._inner("/etc/dispatch/next.1", contents, activate, differs=False))
+    assert not list(operations.activation._inner(False, contents, lambda: ("/etc/dispatch/next.1", activate)))
