@@ -10,7 +10,7 @@ import base64
 import io
 import shlex
 import tarfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
 from pyinfra.operations import apt, dnf, files
@@ -64,14 +64,15 @@ def directory(wanted: Values, unlike: list[str]) -> Commands:
 
 
 @operation()
-def release(artifact: Values, build: Values, failure: str, stands: bool) -> Commands:
-    """Bring an artifact to the host and build its release, by the role's own script.
+def release(stands: bool, plan: Callable[[], tuple[Values, Values, str]]) -> Commands:
+    """Bring an artifact to the host and build its release, by the role's own script, unless it stands.
 
-    `artifact` holds `src`, a path on the controller or a URL, its `sha256`, and `dest`, a path only root can write to.
-    `build` holds `argv` and `stdin` of the script, `failure` what to say before its output where it fails.
+    `plan` gives the artifact, as `src`, a path on the controller or a URL, its `sha256`, and `dest`, a path only root
+    can write to; the script's `argv` and `stdin`; and what to say after its output where it fails.
     """
     if stands:
         return
+    artifact, build, failure = plan()
     if artifact["url"]:
         yield from files.download._inner(
             src=artifact["src"], dest=artifact["dest"], sha256sum=artifact["sha256"], mode="600"
@@ -85,14 +86,16 @@ def release(artifact: Values, build: Values, failure: str, stands: bool) -> Comm
 
 
 @operation()
-def activation(staged: str, contents: dict[str, Values], activate: Values, differs: bool) -> Commands:
+def activation(differs: bool, contents: dict[str, Values], plan: Callable[[], tuple[str, Values]]) -> Commands:
     """Switch to a release and its settings by the role's own program, which proves them or puts back what was.
 
-    `contents` are files by their name below the directory `staged`, each with `content` and `mode`; they travel on
-    standard input, for they hold secrets.
+    `plan` gives a directory to stage the files in, which must not exist, and the program's `argv` and `stdin`.
+    `contents` are the files by their name below it, each with `content` and `mode`; they travel on standard input, for
+    they hold secrets.
     """
     if not differs:
         return
+    staged, activate = plan()
     python = activate["argv"][0]
     yield StringCommand(
         QuoteString(python), "-W", "ignore", "-c", QuoteString(UNPACK), QuoteString(staged), _stdin=_tar(contents)
@@ -101,13 +104,14 @@ def activation(staged: str, contents: dict[str, Values], activate: Values, diffe
 
 
 @operation()
-def service(unit: str, seconds: int, failure: str, found: Values) -> Commands:
+def service(unit: str, seconds: int, found: Values, explain: Callable[[], str]) -> Commands:
     """Enable and start a unit, and wait until systemd calls it active.
 
-    `failure` is what to say, before the end of the journal, where that takes more than `seconds`.
+    `explain` gives what to say, before the end of the journal, where that takes more than `seconds`.
     """
     if found == {"UnitFileState": "enabled", "ActiveState": "active"}:
         return
+    failure = explain()
     unit = shlex.quote(unit)
     script = f"systemctl enable --quiet {unit} && systemctl start --no-block {unit} || exit\n"
     script += f"for second in $(seq {seconds}); do systemctl is-active --quiet {unit} && exit; sleep 1; done\n"

@@ -163,6 +163,7 @@ class Target:
         self._project = project
         self._host = host
         self._registered: Values = {"ansible_check_mode": True}  # nothing is fetched while values are checked
+        self._seen: dict[str, Values] = {}  # variables, by the task or the block that they are the same for
 
     def value(self, role: str, name: str) -> Any:
         """A variable as the tasks of a role see it."""
@@ -191,7 +192,9 @@ class Target:
         )
         source = template.read_text()
         names = jinja2.meta.find_undeclared_variables(environment.parse(source))
-        return environment.from_string(source).render({name: self.value("app_service", name) for name in names})
+        templar = self._templar(self._project.role_task("app_service"))
+        values = templar.template({name: templar.available_variables[name] for name in names})
+        return environment.from_string(source).render(values)
 
     def check(self, facts: Mapping[str, str]) -> None:
         """Run the checks of the role's preflight, for a host with `facts`, by the names Ansible's setup module gives.
@@ -199,6 +202,7 @@ class Target:
         Raises ProjectError with what the first one that fails says.
         """
         self._project.variables.set_host_facts(self._host.name, dict(facts))
+        self._seen.clear()
         try:
             if not self.value("app_release", "__app_release_is_url"):
                 artifact = self.value("app_release", "app_release_artifact")
@@ -223,8 +227,11 @@ class Target:
         return all(templar.evaluate_conditional(condition) for condition in task.when)
 
     def _templar(self, task: Task, registered: Mapping[str, object] | None = None) -> Templar:
-        variables = self._project.variables.get_vars(play=self._project.play, host=self._host, task=task)
-        return Templar(loader=self._project.loader, variables={**variables, **self._registered, **(registered or {})})
+        key = task._uuid if task.vars else task._parent._uuid
+        if key not in self._seen:
+            self._seen[key] = self._project.variables.get_vars(play=self._project.play, host=self._host, task=task)
+        variables = {**self._seen[key], **self._registered, **(registered or {})}
+        return Templar(loader=self._project.loader, variables=variables)
 
 
 def _assert(arguments: Values, templar: Templar) -> None:

@@ -61,14 +61,11 @@ def _provision(target: Target) -> None:
     )
     operations.account(name="Runbook step 2, create the user", wanted=account, found=found["account"])
     operations.directory(name="Runbook step 2, create its directory", wanted=home, unlike=found["paths"][home["path"]])
-    artifact, build, failure = _release(target, home["path"])
     path = target.value("app_release", "__app_release_directory")
     operations.release(
         name="Runbook steps 3 and 4, unpack the artifact and build the release",
-        artifact=artifact,
-        build=build,
-        failure=failure,
         stands=path in found["complete"],
+        plan=lambda: _build(target, home["path"]),
     )
     for wanted in host.loop(directories):
         operations.directory(
@@ -83,28 +80,21 @@ def _provision(target: Target) -> None:
     _show(
         unlike, {file["dest"]: file["content"] for file in contents.values() if file["dest"] in texts}, found["texts"]
     )
-    staged = f"{directories[0]['path']}/next.{uuid.uuid4().hex}"
-    (activate,) = target.arguments(
-        "app_service",
-        "Activate | Check the new state, switch to it, prove it or go back",
-        __app_service_staged={"path": staged},
-    )
     for number, batch in host.loop(_batches(target)):
         if host.name in batch:
             operations.activation(
                 name=f"Runbook steps 5 and 6, switch to what is new, if it works (batch {number})",
-                staged=staged,
-                contents=contents,
-                activate=activate,
                 differs=differs,
+                contents=contents,
+                plan=lambda: _activate(target, directories[0]["path"]),
             )
-    if not differs:
+    if not differs:  # or else the switch has enabled and started it
         operations.service(
             name="Runbook step 6, keep the service enabled and running",
             unit=unit,
             seconds=target.value("app_service", "app_service_start_seconds"),
-            failure=_await_failure(target),
             found=found["unit"],
+            explain=lambda: _await_failure(target),
         )
 
 
@@ -122,8 +112,8 @@ def _contents(target: Target) -> dict[str, Values]:
     return contents
 
 
-def _release(target: Target, home: str) -> tuple[Values, Values, str]:
-    """The arguments of `operations.release`."""
+def _build(target: Target, home: str) -> tuple[Values, Values, str]:
+    """The artifact, the script that builds its release, and what the role says where that fails."""
     (copy,) = target.arguments("app_release", "Build | Bring the artifact to the host")
     # Not /var/tmp, as there: an upload, unlike Ansible's, would follow a link that another user has put in its way.
     zip_file = str(Path(home, Path(copy["dest"]).name))
@@ -139,6 +129,17 @@ def _release(target: Target, home: str) -> tuple[Values, Values, str]:
         "url": target.value("app_release", "__app_release_is_url"),
     }
     return artifact, build, failure["msg"]
+
+
+def _activate(target: Target, configuration: str) -> tuple[str, Values]:
+    """Where to stage the new files, and the program that switches to them."""
+    staged = f"{configuration}/next.{uuid.uuid4().hex}"
+    (command,) = target.arguments(
+        "app_service",
+        "Activate | Check the new state, switch to it, prove it or go back",
+        __app_service_staged={"path": staged},
+    )
+    return staged, command
 
 
 def _await_failure(target: Target) -> str:
