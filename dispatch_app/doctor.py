@@ -5,6 +5,7 @@ It needs root, to read credentials and what systemd knows, and runs on any Pytho
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import textwrap
@@ -15,6 +16,7 @@ from . import __version__
 from .doctor_broker import LookError
 from .doctor_checks import CHECKS, CONTROLLER, ERROR, Patient
 from .doctor_host import Host
+from .settings import SettingsError
 
 # Exit codes by the area of the first error; EX_NOPERM is sysexits(3)'s.
 WARNED, EX_NOPERM = 1, 77
@@ -49,6 +51,7 @@ def examine() -> dict[str, Any]:
             else:
                 state = FOUND if found else OK
                 if found:
+                    found = found._replace(evidence=_redacted(found.evidence, patient))
                     fix = {"on": found.where, "command": found.command}
                     findings.append({
                         "id": check.id, "area": check.area, "severity": check.severity, "evidence": found.evidence,
@@ -66,6 +69,15 @@ def examine() -> dict[str, Any]:
         patient.broker.close()
     report["seconds"] = round(time.monotonic() - started, 2)
     return report
+
+
+def _redacted(evidence: str, patient: Patient) -> str:
+    """Evidence without the password: a journal may have it, as the Go original's does."""
+    variables = dict(patient.host.environment)
+    with contextlib.suppress(SettingsError):
+        variables["AMQP_PASS"] = patient.host.settings.password
+    password = variables.get("AMQP_PASS")
+    return evidence.replace(password, "…") if password else evidence
 
 
 def _origin(check: str, checks: list[dict[str, str]]) -> str:

@@ -139,8 +139,9 @@ def runtime_missing(p: Patient) -> Finding | None:
     if p.host.venv is None or p.host.interpreter.exists():
         return None
     path = p.host.interpreter
-    package = f"{path.name}-minimal" if p.host.package_manager == "apt-get" else path.name
-    install = f"{p.host.package_manager} {'install --reinstall' if package.endswith('l') else 'reinstall'} -y {package}"
+    install = f"dnf reinstall -y {path.name}"
+    if p.host.package_manager == "apt-get":
+        install = f"apt-get update && apt-get install --reinstall -y {path.name}-minimal"
     return Finding(f"{p.host.executable} leads to {path}, which isn't there",
                    "The Python that the release was built with is no longer installed.",
                    f"{install} && {_RESTART}")  # fmt: skip
@@ -197,15 +198,26 @@ def not_executable(p: Patient) -> Finding | None:
 
 
 def dependency_missing(p: Patient) -> Finding | None:
-    if p.host.venv is None or not (p.host.release / "dispatch_app").is_dir():
+    lost = _lost_module(p)
+    if lost is None or lost.startswith("dispatch_app"):
         return None
-    done = p.host.import_failure
-    if done.code == 0:
+    cause = f"The venv lacks what the release requires: {lost}."
+    return _rebuild(p, p.host.import_failure.last_line, cause)
+
+
+def release_damaged(p: Patient) -> Finding | None:
+    if p.host.venv is None or p.host.version is None or p.host.import_failure.code == 0:
         return None
-    lost = re.search(r"No module named '?([\w.]+)", done.last_line)
-    if lost and not lost[1].startswith("dispatch_app"):
-        return _rebuild(p, done.last_line, f"The venv lacks what the release requires: {lost[1]}.")
-    return _reinstall(p, done.last_line or "the import does not end", "The release's code can't be loaded.")
+    seen = p.host.import_failure.last_line or "the import does not end"
+    return _reinstall(p, seen, "The release's code can't be loaded.")
+
+
+def _lost_module(p: Patient) -> str | None:
+    """The module that is not there, of those the release imports."""
+    if p.host.venv is None or not (p.host.release / "dispatch_app").is_dir() or p.host.import_failure.code == 0:
+        return None
+    found = re.search(r"No module named '([\w.]+)'", p.host.import_failure.last_line)
+    return found[1] if found else None
 
 
 def _mode(path: Path) -> str:
@@ -384,8 +396,8 @@ def _network(p: Patient, attempt: Attempt) -> Finding:
                        "systemctl start rabbitmq-server", BROKER)  # fmt: skip
     if attempt.kind == "broker-filtered":
         allow = f"iptables -I INPUT -p tcp -s {p.broker.own_address} --dport {port} -j ACCEPT"
-        cause = f"A firewall is in the way; on EC2 RabbitMQ's security group has to let this host in on port {port}."
-        return Finding(attempt.evidence, cause, allow, BROKER)
+        cause = "A firewall is in the way, or no host has that address; on EC2 RabbitMQ's security group has to let "
+        return Finding(attempt.evidence, f"{cause}this host in on port {port}.", allow, BROKER)
     if attempt.kind == "broker-unresolvable":
         return _provision(attempt.evidence, "The name in AMQP_HOST does not exist for this host: "
                           "correct dispatch_amqp_host in the inventory, or this host's DNS.")  # fmt: skip
@@ -633,6 +645,8 @@ CHECKS = (
     Check("venv-broken", "release", ERROR, "the venv's Python runs", venv_broken, (*_VENV, "not-executable")),
     Check("dependency-missing", "release", ERROR, "all that is required can be imported", dependency_missing,
           (*_VENV, "not-executable", "runtime-too-old", "venv-broken")),
+    Check("release-damaged", "release", ERROR, "the release's code can be loaded", release_damaged,
+          (*_VENV, "not-executable", "runtime-too-old", "venv-broken", "dependency-missing")),
     Check("address-placeholder", "settings", ERROR, "AMQP_HOST is no placeholder", address_placeholder, _UNIT),
     Check("settings-invalid", "settings", ERROR, "the settings are valid", settings_invalid, (*_UNIT,
           "address-placeholder")),
