@@ -80,6 +80,10 @@ test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenar
 bench-consumer: $(READY) ## Dispatch beside consumers in Go, pika and aio-pika
 	python -m tests.benchmarks
 
+.PHONY: bench-provision
+bench-provision: dist/dispatch.zip ## Four ways to provision Dispatch on 1, 4 and 12 hosts (BENCH="--hosts 4 --repeats 1")
+	python -m tests.benchmarks.provision $(BENCH)
+
 .PHONY: lock
 lock: $(READY) ## Renew the lock files from pyproject.toml
 	python -m pip install --quiet pip-tools

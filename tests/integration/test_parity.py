@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,18 +27,21 @@ VOLATILE = re.compile(
     r"|/etc/(ssh/ssh_host_.*|machine-id|mtab|ld\.so\.cache|(passwd|shadow|group|gshadow|subuid|subgid)-?)$"
     r"|/home/ec2-user(/\.ansible(/tmp)?|/\.ssh.*)?$"
 )
-# A file's metadata and, where it holds the same on every host, its content: bytecode and the ledger hold times.
-LISTING = r"""
-while IFS= read -r path; do
-  [ -e "$path" ] || [ -L "$path" ] || { echo "$path gone"; continue; }
-  line=$(stat --format '%n %F %a %U:%G' "$path")
-  case $path in
-    *.pyc|*/ledger.db*) ;;
-    *) [ -L "$path" ] && line="$line -> $(readlink "$path")"
-       [ -f "$path" ] && [ ! -L "$path" ] && line="$line $(sha256sum < "$path")" ;;
-  esac
-  echo "$line"
-done
+# Runs on a host: says of each path on standard input what it is and, where it is the same on every host, what it holds;
+# bytecode and the ledger hold times.
+LISTING = """
+import hashlib, pathlib, stat, sys
+for path in map(pathlib.Path, sys.stdin.read().splitlines()):
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        continue
+    held = ""
+    if path.is_symlink():
+        held = path.readlink()
+    elif path.is_file() and path.suffix != ".pyc" and "ledger.db" not in path.name:
+        held = hashlib.sha256(path.read_bytes()).hexdigest()
+    print(path, stat.filemode(found.st_mode), path.owner(), path.group(), held)
 """
 STATE = r"""
 for database in passwd shadow group; do getent $database roboshop | sed -E 's/:[0-9]{5}:[0-9]*:/:day:/'; done
@@ -81,7 +85,7 @@ class Pair:
         changes = self.client.api.diff(name)
         paths = sorted(change["Path"] for change in changes if not VOLATILE.match(change["Path"]))
         put(self.client.containers.get(name), "/var/log", {"parity": "".join(f"{path}\n" for path in paths).encode()})
-        listed = self.run(name, f"{LISTING.strip()} < /var/log/parity")
+        listed = self.run(name, f"python3 -c {shlex.quote(LISTING)} < /var/log/parity")
         return [*listed.splitlines(), *self.run(name, STATE).splitlines()]
 
 
@@ -167,9 +171,57 @@ def test_each_engine_mends_what_has_drifted(pair: Pair, drift: str, name: str) -
     before = pair.listing(name)
     pair.run(name, DRIFTS[drift])
     assert pair.listing(name) != before
-    if name == BY_PYINFRA:
-        assert pair.pyinfra("--dry", "--limit", name).planned
     assert pair.mend(name)
     pair.run(name, "rm -rf /app/releases/other")
     assert pair.listing(name) == before
-    assert not pair.mend(name)
+
+
+def test_a_preview_names_what_has_drifted_and_changes_nothing(pair: Pair) -> None:
+    before = pair.listing(BY_PYINFRA)
+    pair.run(BY_PYINFRA, "echo '# mine' >> /usr/bin/dispatch && chmod 0755 /etc/dispatch/credentials")
+    drifted = pair.listing(BY_PYINFRA)
+    preview = pair.pyinfra("--dry", "--diff", "--limit", BY_PYINFRA)
+    assert preview.planned == {
+        "Runbook step 5, create /etc/dispatch/credentials": [BY_PYINFRA],
+        "Runbook steps 5 and 6, switch to what is new, if it works (batch 1)": [BY_PYINFRA],
+    }
+    assert "-# mine" in preview.output
+    assert pair.listing(BY_PYINFRA) == drifted
+    assert pair.mend(BY_PYINFRA)
+    assert pair.listing(BY_PYINFRA) == before
+
+
+def test_a_wrong_password_is_refused_in_the_same_words_and_changes_nothing(pair: Pair, tmp_path: Path) -> None:
+    wrong = tmp_path / "hosts.yml"
+    wrong.write_text(pair.inventory.read_text().replace(pair.password, "wrong-one"))
+    before = {name: pair.listing(name) for name in (BY_ANSIBLE, BY_PYINFRA)}
+    by_ansible = playbook("dispatch", "--limit", BY_ANSIBLE, inventory=wrong)
+    by_pyinfra = deploy(wrong, "--yes", "--limit", BY_PYINFRA)
+    for run in (by_ansible, by_pyinfra):
+        assert run.code != 0
+        assert "nothing that is live has changed" in run.output
+        assert "ACCESS_REFUSED" in run.output
+        assert "wrong-one" not in run.output
+    assert {name: pair.listing(name) for name in before} == before
+
+
+def test_an_unsupported_system_is_refused_in_the_same_words(pair: Pair) -> None:
+    systems = {"Slackware-15": {"interpreter": "/usr/bin/python3.9", "packages": []}}
+    variable = json.dumps({"python_runtime_systems": systems})
+    by_ansible = playbook("dispatch", "--limit", BY_ANSIBLE, "-e", variable, inventory=pair.inventory)
+    data = f"python_runtime_systems={json.dumps(systems)}"
+    by_pyinfra = deploy(pair.inventory, "--yes", "--limit", BY_PYINFRA, "--data", data)
+    for run in (by_ansible, by_pyinfra):
+        assert run.code != 0
+        assert "is not a supported system. Supported: Slackware-15" in " ".join(run.output.split())
+
+
+def test_a_host_that_can_t_be_reached_stops_the_run(pair: Pair, tmp_path: Path) -> None:
+    one_away = tmp_path / "hosts.yml"
+    one_away.write_text(pair.inventory.read_text().replace('"ansible_port": 22401', '"ansible_port": 1'))
+    assert '"ansible_port": 1,' in one_away.read_text()
+    run = deploy(one_away, "--yes")
+    assert run.code != 0
+    assert f"[{BY_ANSIBLE}]" in run.output
+    assert "Could not connect" in run.output
+    assert "Starting operation" not in run.output
