@@ -38,7 +38,10 @@ def test_an_image_is_complete_and_idle_and_consumes_once_it_boots(
         "dispatch_amqp_password": lab.password,
         "rabbitmq_password": lab.password,
     }
-    groups = {"rabbitmq": {"hosts": {NAME: {}}}, "dispatch": {"hosts": {NAME: {}}}}
+    groups: dict[str, dict[str, dict[str, dict[str, str]]]] = {
+        "rabbitmq": {"hosts": {NAME: {}}},
+        "dispatch": {"hosts": {NAME: {}}},
+    }
     inventory.write_text(yaml.safe_dump({"all": {"vars": variables, "children": groups}}))
     first = playbook("site", inventory=inventory)
     assert first.code == 0, first.output
@@ -52,7 +55,7 @@ def test_an_image_is_complete_and_idle_and_consumes_once_it_boots(
     assert "beam.smp" not in processes
 
     repository, tag = BAKED.split(":")
-    command = lab.client.api.inspect_image(image.ensure(lab.client))["Config"]["Cmd"]
+    command = lab.client.images.get(image.ensure(lab.client)).attrs["Config"]["Cmd"]
     unbooted.commit(repository, tag, changes=f"CMD {json.dumps(command)}")
     # On the network of the lab, whose broker the settings name; the lab's own Dispatch makes room.
     booted = Lab(lab.lab.name, tmp_path / "state", (Host("test-booted", "image", 22305),))

@@ -63,7 +63,7 @@ def main() -> int:
     boot.add_argument("--hosts", type=int, default=1, metavar="N", help="how many Dispatch hosts (default: 1)")
     boot.add_argument("--distribution", default=image.DEFAULT, metavar="NAME", help=f"{names} (default: %(default)s)")
     commands.add_parser("down", help="remove the hosts, their network, image, key and secrets")
-    images = commands.add_parser("image", help="make sure of the engine and the host images, and print the images' tags")
+    images = commands.add_parser("image", help="make sure of the engine and of host images, and print their tags")
     images.add_argument("distributions", nargs="*", default=[image.DEFAULT], metavar="NAME", help=names)
     scenarios = commands.add_parser("matrix", help="run Molecule's scenario default on each of some distributions")
     scenarios.add_argument("distributions", nargs="+", metavar="NAME", help=names)

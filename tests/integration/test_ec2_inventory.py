@@ -1,0 +1,142 @@
+"""The dynamic inventory of EC2 against moto's server on loopback: what it invents is listed, never connected to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto.backends import get_backend
+from moto.server import ThreadedMotoServer
+
+from tests.lab.ansible import ROOT
+
+INVENTORY = ROOT / "inventories" / "ec2"
+IMAGE = "ami-12c6146b"  # one of those moto knows
+
+
+class Cloud:
+    """An account with nothing in it, and the commands of a user who has access to it."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": "eu-central-1",
+            "AWS_DEFAULT_REGION": "eu-central-1",
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            # Nothing may be asked for credentials but what a test gives.
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "ANSIBLE_FORCE_COLOR": "0",
+        }
+        self.ec2 = boto3.client(
+            "ec2",
+            endpoint_url=endpoint,
+            region_name="eu-central-1",
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",  # noqa: S106 - moto takes any
+        )
+
+    def instance(self, role: str, environment: str) -> tuple[str, str]:
+        """Start an instance; return its id and its private address."""
+        tags = {"Project": "roboshop", "Role": role, "Environment": environment, "Name": f"{role}-{environment}"}
+        answer = self.ec2.run_instances(
+            ImageId=IMAGE,
+            MinCount=1,
+            MaxCount=1,
+            TagSpecifications=[
+                {"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+            ],
+        )
+        instance = answer["Instances"][0]
+        return instance["InstanceId"], instance["PrivateIpAddress"]
+
+    def ansible(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ansible", command, "-i", str(INVENTORY), *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+
+    def variables(self, host: str) -> dict[str, Any]:
+        """The variables of a host, resolved by a play as the roles would have them."""
+        done = self.ansible("adhoc", host, "-m", "debug", "-a", "msg={{ [dispatch_amqp_host, ansible_host] }}", "-o")
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = re.search(r"=> (\{.*\})", done.stdout, re.DOTALL)
+        assert found, done.stdout
+        return dict(json.loads(found.group(1)))
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    for account in get_backend("ec2").values():  # moto keeps what the test before has left
+        account["eu-central-1"].reset()
+    host, port = server.get_host_and_port()
+    yield Cloud(f"http://{host}:{port}")
+    server.stop()
+
+
+def test_instances_are_grouped_by_tag_and_dispatch_finds_its_environments_broker(cloud: Cloud) -> None:
+    broker, address = cloud.instance("rabbitmq", "dev")
+    dispatch, dispatch_address = cloud.instance("dispatch", "dev")
+    _, other_address = cloud.instance("rabbitmq", "prod")
+    other_dispatch, _ = cloud.instance("dispatch", "prod")
+    stopped, _ = cloud.instance("dispatch", "dev")
+    cloud.ec2.stop_instances(InstanceIds=[stopped])
+
+    graph = cloud.ansible("inventory", "--graph")
+    assert graph.returncode == 0, graph.stderr
+    groups: dict[str, set[str]] = {}
+    for line in graph.stdout.splitlines():
+        name = line.lstrip("| -")
+        if name.startswith("@"):
+            group = groups.setdefault(name.strip("@:"), set())
+        else:
+            group.add(name)
+    dev, prod = f"dispatch-dev-{dispatch}", f"dispatch-prod-{other_dispatch}"
+    assert groups["dispatch"] == {dev, prod}
+    assert groups["env_dev"] == {dev, f"rabbitmq-dev-{broker}"}
+    assert cloud.variables(dev)["msg"] == [address, dispatch_address]
+    assert cloud.variables(prod)["msg"][0] == other_address
+
+    # A new broker takes the old one's place: no file of the inventory changes.
+    _, new_address = cloud.instance("rabbitmq", "dev")
+    cloud.ec2.terminate_instances(InstanceIds=[broker])
+    assert cloud.variables(dev)["msg"][0] == new_address
+
+
+def test_an_environment_without_a_broker_says_so(cloud: Cloud) -> None:
+    dispatch, _ = cloud.instance("dispatch", "stage")
+    cloud.instance("rabbitmq", "prod")
+    assert cloud.variables(f"dispatch-stage-{dispatch}")["msg"][0] == (
+        "no running instance has the tags Project=roboshop, Role=rabbitmq, Environment=stage"
+    )
+
+
+def test_no_instances_is_an_error(cloud: Cloud) -> None:
+    for book in ("site", "dispatch"):
+        done = cloud.ansible("playbook", f"playbooks/{book}.yml")
+        assert done.returncode != 0
+        assert "The inventory has no host in the group dispatch" in done.stdout
+        assert "instances Project=roboshop and Role=dispatch" in " ".join(done.stdout.split())
+
+
+def test_no_credentials_is_an_error(cloud: Cloud) -> None:
+    del cloud.environment["AWS_ACCESS_KEY_ID"], cloud.environment["AWS_SECRET_ACCESS_KEY"]
+    done = cloud.ansible("playbook", "playbooks/dispatch.yml")
+    assert done.returncode != 0
+    assert "credentials" in done.stderr.lower()
+    assert "PLAY" not in done.stdout
