@@ -52,7 +52,7 @@ def examine() -> dict[str, Any]:
                 state = FOUND if found else OK
                 if found:
                     found = found._replace(evidence=_redacted(found.evidence, patient))
-                    fix = {"on": found.where, "command": found.command}
+                    fix = {"where": found.where, "command": found.command}
                     findings.append({
                         "id": check.id, "area": check.area, "severity": check.severity, "evidence": found.evidence,
                         "cause": found.cause, "fix": fix,
@@ -128,7 +128,7 @@ def text(report: dict[str, Any]) -> str:
     lines.append("  ".join(f"{cell:8}" for cell in cells).rstrip())
     for finding in report["findings"]:
         fix = finding["fix"]
-        where = {CONTROLLER: "on your machine"}.get(fix["on"], f"on the {fix['on']}, as root")
+        where = {CONTROLLER: "on your machine"}.get(fix["where"], f"on the {fix['on']}, as root")
         lines += ["", f"{finding['severity']}: {finding['id']}", *_wrap("seen", finding["evidence"])]
         lines += [*_wrap("cause", finding["cause"]), f"  fix, {where}:", f"    {command(report, fix)}"]
     unknown = [check for check in report["checks"] if check["state"] == UNKNOWN]
