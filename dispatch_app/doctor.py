@@ -128,7 +128,7 @@ def text(report: dict[str, Any]) -> str:
     lines.append("  ".join(f"{cell:8}" for cell in cells).rstrip())
     for finding in report["findings"]:
         fix = finding["fix"]
-        where = {CONTROLLER: "on your machine"}.get(fix["where"], f"on the {fix['on']}, as root")
+        where = {CONTROLLER: "on your machine"}.get(fix["where"], f"on the {fix['where']}, as root")
         lines += ["", f"{finding['severity']}: {finding['id']}", *_wrap("seen", finding["evidence"])]
         lines += [*_wrap("cause", finding["cause"]), f"  fix, {where}:", f"    {command(report, fix)}"]
     unknown = [check for check in report["checks"] if check["state"] == UNKNOWN]

@@ -1,0 +1,137 @@
+"""The doctor without a host: what it reads of a unit, the order of its checks, what it prints."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from dispatch_app import doctor, doctor_host
+from dispatch_app.__main__ import main
+from dispatch_app.doctor_broker import LookError
+from dispatch_app.doctor_checks import CHECKS, ERROR, WARNING, Check, Finding, Patient
+
+PACKAGE = Path(doctor.__file__).parent
+FOUND = Finding("seen", "cause", "mend {host}")
+
+
+def found(_: Patient) -> Finding:
+    return FOUND
+
+
+def nothing(_: Patient) -> None:
+    return None
+
+
+def blind(_: Patient) -> None:
+    raise LookError("no light")
+
+
+def examine(monkeypatch: pytest.MonkeyPatch, *checks: Check) -> tuple[list[str], dict[str, tuple[str, str]], int]:
+    """The ids found in order, by id the state of each check and why, and the exit code."""
+    settings = Check("settings-invalid", "settings", ERROR, "a", nothing)
+    permissions = Check("permission-missing", "login", ERROR, "b", blind)
+    monkeypatch.setattr(doctor, "CHECKS", (*checks, settings, permissions))
+    monkeypatch.setattr(doctor_host.Host, "environment", {"AMQP_HOST": "127.0.0.1", "AMQP_PASS": "secret"})
+    monkeypatch.setattr(doctor_host.Host, "unit", dict.fromkeys(doctor_host._PROPERTIES, ""))
+    report = doctor.examine()
+    states = {check["id"]: (check["state"], check["because"]) for check in report["checks"]}
+    return [finding["id"] for finding in report["findings"]], states, report["exit_code"]
+
+
+def test_errors_come_before_warnings_and_give_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    warning = Check("a", "service", WARNING, "a", found)
+    error = Check("b", "network", ERROR, "b", found)
+    assert examine(monkeypatch, warning, error)[::2] == (["b", "a"], doctor.EXIT["network"])
+    assert examine(monkeypatch, warning)[::2] == (["a"], doctor.WARNED)
+    assert examine(monkeypatch)[::2] == ([], 0)
+
+
+def test_what_a_cause_hides_is_skipped_because_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Check("a", "service", ERROR, "a", found)
+    second = Check("b", "service", ERROR, "b", found, ("a",))
+    third = Check("c", "service", ERROR, "c", found, ("b",))
+    ids, states, _ = examine(monkeypatch, first, second, third)
+    assert ids == ["a"]
+    assert states["b"] == states["c"] == ("skipped", "a")
+
+
+def test_a_symptom_is_told_only_where_no_error_explains_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    symptom = Check("z", "flow", ERROR, "z", found, symptom=True)
+    assert examine(monkeypatch, Check("a", "service", ERROR, "a", found), symptom)[0] == ["a"]
+    assert examine(monkeypatch, Check("a", "service", WARNING, "a", found), symptom)[0] == ["z", "a"]
+
+
+def test_what_could_not_be_looked_at_is_no_finding_and_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Check("a", "flow", ERROR, "a", blind)
+    ids, states, code = examine(monkeypatch, first, Check("b", "flow", ERROR, "b", nothing, ("a",)))
+    assert (ids, code) == ([], 0)
+    assert states["a"] == ("unknown", "no light")
+    assert states["b"] == ("ok", "")
+
+
+def test_a_password_in_the_evidence_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaks(_: Patient) -> Finding:
+        return Finding("amqp://roboshop:secret@10.0.1.20", "cause", "fix")
+
+    check = Check("a", "service", ERROR, "a", leaks)
+    examine(monkeypatch, check)
+    assert "secret" not in json.dumps(doctor.examine())
+
+
+def test_the_text_names_the_finding_its_cause_and_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    examine(monkeypatch, Check("a-fault", "service", ERROR, "the title", found))
+    report = doctor.examine()
+    text = doctor.text(report)
+    assert f"    mend {report['host']}" in text
+    for words in ("error: a-fault", "seen: seen", "cause: cause", "fix, on the host, as root:", "FAULT"):
+        assert words in text
+
+
+def test_only_root_can_ask_the_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert main(["doctor"]) == doctor.EX_NOPERM
+    assert "as root" in capsys.readouterr().err
+
+
+def test_every_check_needs_only_checks_before_it() -> None:
+    ids = [check.id for check in CHECKS]
+    assert len(set(ids)) == len(ids)
+    for place, check in enumerate(CHECKS):
+        assert set(check.needs) <= set(ids[:place]), check.id
+        assert check.area in doctor.EXIT, check.id
+
+
+def test_the_readme_lists_every_check_and_exit_code() -> None:
+    readme = (PACKAGE / "README.md").read_text()
+    for check in CHECKS:
+        assert f"`{check.id}`" in readme, check.id
+    for area, code in doctor.EXIT.items():
+        assert f"| {code} | {area} |" in readme
+
+
+def test_a_unit_s_directives() -> None:
+    into: dict[str, list[str]] = {}
+    text = (
+        "[Unit]\nUser=no\n[Service]\n# User=no\nUser = a\nExecStart=/bin/x \\\n  y\nEnvironment=A=1\nEnvironment=B=2\n"
+    )
+    doctor_host.directives(text, into)
+    assert into == {"User": ["a"], "ExecStart": ["/bin/x    y"], "Environment": ["A=1", "B=2"]}
+    doctor_host.directives("[Service]\nEnvironment=\nEnvironment=C=3\n", into)
+    assert into["Environment"] == ["C=3"]
+
+
+def test_an_environment_file() -> None:
+    text = '# A=no\nA="x \\"y\\" z"\nB=one two\n;C=no\n\nD=\nE=it\'s\n'
+    assert doctor_host.assignments(text) == {"A": 'x "y" z', "B": "one two", "D": "", "E": "it's"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["doctor", "doctor_broker", "doctor_checks", "doctor_host", "standalone", "__main__", "settings", "connection",
+     "topology", "ledger"],
+)  # fmt: skip
+def test_what_runs_on_the_platform_s_python_has_the_syntax_of_3_9(module: str) -> None:
+    ast.parse((PACKAGE / f"{module}.py").read_text(), feature_version=(3, 9))
