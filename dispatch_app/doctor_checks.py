@@ -87,9 +87,10 @@ def _provision(evidence: str, cause: str, playbook: str = "dispatch") -> Finding
 
 
 def unit_missing(p: Patient) -> Finding | None:
-    if p.host.unit["LoadState"] != "not-found":
-        return None
-    return _provision(f"systemd knows no {NAME}.service", "Dispatch has not been provisioned here, or was removed.")
+    seen = {"not-found": f"systemd knows no {NAME}.service", "": "systemd does not answer"}.get(
+        p.host.unit["LoadState"]
+    )
+    return _provision(seen, "Dispatch has not been provisioned here, or was removed.") if seen else None
 
 
 def unit_masked(p: Patient) -> Finding | None:
