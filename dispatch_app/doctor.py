@@ -123,9 +123,9 @@ def _flow(patient: Patient, states: dict[str, str]) -> dict[str, Any]:
 
 def text(report: dict[str, Any]) -> str:
     """Return a report as a table of the areas and, for each finding, what was seen, its cause and its fix."""
-    lines = ["  ".join(f"{name:8}" for name in ("host", *report["areas"])).rstrip()]
-    cells = (report["host"], *(_SIGNS[state] for state in report["areas"].values()))
-    lines.append("  ".join(f"{cell:8}" for cell in cells).rstrip())
+    rows = [("host", *report["areas"]), (report["host"], *(_SIGNS[state] for state in report["areas"].values()))]
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{name:{width}}  {'  '.join(f'{cell:8}' for cell in cells)}".rstrip() for name, *cells in rows]
     for finding in report["findings"]:
         fix = finding["fix"]
         where = {CONTROLLER: "on your machine"}.get(fix["where"], f"on the {fix['where']}, as root")
