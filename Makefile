@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 HOSTS ?= 1
 DISTRIBUTION ?= debian12
 DISTRIBUTIONS ?= debian12 debian13 el9-facsimile
-LONG := tests/integration/test_interruption.py tests/integration/test_image.py
+LONG := $(addprefix tests/integration/test_,interruption.py image.py first_boot.py fleet.py)
 # First on PATH: Molecule and ansible-lint look there for the Ansible they belong to.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)

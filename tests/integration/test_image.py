@@ -13,7 +13,7 @@ from docker.models.containers import Container
 from tests.integration.conftest import BROKER, DISPATCH, TestLab, order, until
 from tests.lab import image
 from tests.lab.ansible import playbook
-from tests.lab.hosts import Host, Lab, execute
+from tests.lab.hosts import Host, Lab, await_boot, execute
 
 NAME, BAKED = "test-image", "roboshop-lab:baked"
 
@@ -62,6 +62,7 @@ def test_an_image_is_complete_and_idle_and_consumes_once_it_boots(
     lab.run(DISPATCH, "systemctl", "stop", "dispatch")
     host = booted.boot(lab.client, BAKED, booted.hosts[0])
     try:
+        await_boot(host)
         until(lambda: execute(host, "systemctl", "is-active", "dispatch")[1] == "active", 60)
         body = order()
         lab.publish(json.dumps(body).encode())

@@ -76,7 +76,7 @@ class Lab:
         containers = [self.boot(client, image, host) for host in self.hosts]
         known_hosts = []
         for host, container in zip(self.hosts, containers, strict=True):
-            _await_boot(container)
+            await_boot(container)
             put(container, f"/home/{LOGIN}/.ssh", {"authorized_keys": key.encode()})
             _run(container, "chown", LOGIN, f"/home/{LOGIN}/.ssh/authorized_keys")
             host_key = _run(container, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()
@@ -139,7 +139,8 @@ class Lab:
             raise LabError(f"The host {host.name} could not be started: {error.explanation or error}") from error
 
 
-def _await_boot(container: Container) -> None:
+def await_boot(container: Container) -> None:
+    """Wait until systemd has started everything, sshd included. Raises LabError after BOOT_SECONDS."""
     deadline = time.monotonic() + BOOT_SECONDS
     state = ""
     while time.monotonic() < deadline:
