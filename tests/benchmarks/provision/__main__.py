@@ -20,7 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,9 +62,14 @@ class Bench:
         return Lab("provision", self.directory / "lab", (*self.brokers, *self.hosts[:size]), SUBNET)
 
     def renew(self, size: int) -> None:
-        """Remove every Dispatch host and boot as many as asked for."""
-        self.lab(0).up(self.client, self.tag)
-        self.lab(size).up(self.client, self.tag)
+        """Remove every Dispatch host and boot as many as asked for, with an index of apt that is up to date."""
+        with redirect_stdout(sys.stderr):
+            self.lab(0).up(self.client, self.tag)
+            self.lab(size).up(self.client, self.tag)
+        for host in self.hosts[:size]:
+            code, output = execute(self.client.containers.get(host.name), "apt-get", "update", "-qq")
+            if code:
+                raise LabError(f"apt's index on {host.name} could not be refreshed:\n{output}")
 
     def inventory(self, size: int, broker: str) -> Path:
         lab = self.lab(size)

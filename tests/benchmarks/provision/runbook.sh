@@ -11,7 +11,7 @@ provision() {
 set -eu
 exec > /dev/null
 export DEBIAN_FRONTEND=noninteractive
-dpkg -s python3.11-venv unzip > /dev/null 2>&1 || { apt-get update -qq; apt-get install -y -qq --no-install-recommends python3.11-venv unzip; }
+apt-get install -y -qq --no-install-recommends python3.11-venv unzip
 id roboshop > /dev/null 2>&1 || useradd --system --home-dir /app --shell /usr/sbin/nologin roboshop
 mkdir -p /app
 base64 -d > /tmp/dispatch.zip << 'ARTIFACT'
