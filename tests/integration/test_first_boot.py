@@ -41,6 +41,8 @@ def instance(lab: TestLab, tmp_path: Path) -> Iterator[Container]:
     run(
         container, f"git clone --quiet --bare /root/bundle {REPOSITORY} && git -C {REPOSITORY} branch --force main HEAD"
     )
+    # The one of a cloud's image that a minimal one does not have.
+    put(container, "/etc/cloud/cloud.cfg.d", {"99-locale.cfg": b"locale: C.UTF-8\n"})
     # The certificate authorities of a network behind a proxy; pip brings its own otherwise.
     run(container, "printf '[global]\\ncert = /etc/ssl/certs/ca-certificates.crt\\n' > /etc/pip.conf")
     yield container
