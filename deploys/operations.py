@@ -86,6 +86,13 @@ def release(stands: bool, plan: Callable[[], tuple[Values, Values, str]]) -> Com
 
 
 @operation()
+def drain(argv: list[str], old: str, new: str) -> Commands:
+    """Wait, by the command `argv`, until no order is left on the RabbitMQ `old`, unless that is none or `new`."""
+    if old not in ("", new):
+        yield _command(*argv)
+
+
+@operation()
 def activation(differs: bool, contents: dict[str, Values], plan: Callable[[], tuple[str, Values]]) -> Commands:
     """Switch to a release and its settings by the role's own program, which proves them or puts back what was.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import uuid
 from pathlib import Path
 
@@ -70,6 +71,15 @@ def _provision(target: Target) -> None:
     for wanted in host.loop(directories):
         operations.directory(
             name=f"Runbook step 5, create {wanted['path']}", wanted=wanted, unlike=found["paths"][wanted["path"]]
+        )
+
+    if target.value("dispatch", "dispatch_drain_old_broker"):
+        (drain,) = target.arguments("dispatch", "Drain | Wait until no order waits there")
+        operations.drain(
+            name="Leave no order behind on the RabbitMQ that was, as asked",
+            argv=[str(word) for word in drain["argv"]],
+            old=_setting("AMQP_HOST", found["texts"][contents["environment"]["dest"]]),
+            new=target.value("dispatch", "dispatch_amqp_host"),
         )
 
     unlike = {file["dest"]: found["paths"][file["dest"]] for file in contents.values()}
@@ -140,6 +150,12 @@ def _activate(target: Target, configuration: str) -> tuple[str, Values]:
         __app_service_staged={"path": staged},
     )
     return staged, command
+
+
+def _setting(name: str, environment: str) -> str:
+    """A setting of the environment file that is live, or nothing where it has none."""
+    found = re.search(rf'^{name}="(.*)"$', environment, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _await_failure(target: Target) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
+import shutil
 import uuid
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,6 +217,23 @@ def test_an_unsupported_system_is_refused_in_the_same_words(pair: Pair) -> None:
     for run in (by_ansible, by_pyinfra):
         assert run.code != 0
         assert "is not a supported system. Supported: Slackware-15" in " ".join(run.output.split())
+
+
+def test_an_artifact_by_url_becomes_the_same_release(pair: Pair, tmp_path: Path) -> None:
+    artifact = tmp_path / "other.zip"
+    shutil.copy(ROOT / "dist" / "dispatch.zip", artifact)
+    with zipfile.ZipFile(artifact, "a") as archive:
+        archive.writestr("NEWS", "another release")
+    put(pair.client.containers.get(BROKER), "/srv", {"other.zip": artifact.read_bytes()})
+    pair.run(BROKER, "systemd-run --quiet --unit=artifacts python3 -m http.server 80 --directory /srv")
+    digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
+    url = f"http://{BROKER}/other.zip"
+    pair.ansible("--limit", BY_ANSIBLE, "-e", f"dispatch_artifact={url} dispatch_artifact_sha256={digest}")
+    data = ("--data", f"dispatch_artifact={url}", "--data", f"dispatch_artifact_sha256={digest}")
+    assert pair.pyinfra("--yes", "--limit", BY_PYINFRA, *data).changed
+    assert digest[:12] in pair.run(BY_PYINFRA, "readlink /app/current")
+    assert pair.listing(BY_PYINFRA) == pair.listing(BY_ANSIBLE)
+    assert pair.pyinfra("--yes", *data).changed == {}
 
 
 def test_a_host_that_can_t_be_reached_stops_the_run(pair: Pair, tmp_path: Path) -> None:

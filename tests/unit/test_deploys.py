@@ -198,3 +198,9 @@ def test_secrets_travel_on_standard_input_alone() -> None:
     assert switch.get_raw_value() == "/app/python - --name=dispatch"
     assert switch.connector_arguments["_stdin"] == "the program"
     assert not list(operations.activation._inner(False, contents, lambda: ("/etc/dispatch/next.1", activate)))
+
+
+@pytest.mark.parametrize(("old", "commands"), [("", []), ("new", []), ("old", ["/usr/bin/dispatch drain"])])
+def test_only_another_broker_is_drained(old: str, commands: list[str]) -> None:
+    drained = operations.drain._inner(["/usr/bin/dispatch", "drain"], old, "new")
+    assert [command.get_raw_value() for command in drained] == commands
