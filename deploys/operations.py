@@ -61,6 +61,9 @@ def directory(wanted: Values, unlike: list[str]) -> Commands:
     if unlike:
         ownership = ["--owner", wanted["owner"], "--group", wanted["group"], "--mode", wanted["mode"]]
         yield _command("install", "--directory", *ownership, wanted["path"])
+    if "setype" in unlike or ("setype" in wanted and "missing" in unlike):
+        label = _command("chcon", "--type", wanted["setype"], wanted["path"])
+        yield StringCommand("[ ! -e /sys/fs/selinux/enforce ] ||", label)
 
 
 @operation()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import grp
 import json
+import os
 import pwd
 import shutil
 import stat
@@ -16,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+SELINUX = Path("/sys/fs/selinux/enforce")  # only where SELinux is enabled, see selinux(8)
 # The packages that are installed, one name to a line.
 QUERIES = {
     "apt": ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n"],
@@ -83,6 +85,8 @@ def differences(path: Path, wanted: dict[str, str]) -> list[str]:
         "group": group(found.st_gid),
         "mode": f"{stat.S_IMODE(found.st_mode):04o}",
     }
+    if "setype" in wanted and SELINUX.exists():
+        values["setype"] = os.getxattr(path, "security.selinux").decode().split(":")[2]
     unlike = [name for name, value in values.items() if wanted[name] != value]
     if "content" in wanted and path.read_bytes() != wanted["content"].encode():
         unlike.append("content")

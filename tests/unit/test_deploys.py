@@ -200,6 +200,16 @@ def test_secrets_travel_on_standard_input_alone() -> None:
     assert not list(operations.activation._inner(False, contents, lambda: ("/etc/dispatch/next.1", activate)))
 
 
+def test_a_directory_is_labelled_where_selinux_says_so() -> None:
+    wanted = {"path": "/app", "owner": "root", "group": "root", "mode": "0755", "setype": "usr_t"}
+    label = "[ ! -e /sys/fs/selinux/enforce ] || chcon --type usr_t /app"
+    created = [command.get_raw_value() for command in operations.directory._inner(wanted, ["missing"])]
+    assert created == ["install --directory --owner root --group root --mode 0755 /app", label]
+    assert [command.get_raw_value() for command in operations.directory._inner(wanted, ["setype"])][-1] == label
+    assert len(list(operations.directory._inner(wanted, ["mode"]))) == 1
+    assert not list(operations.directory._inner(wanted, []))
+
+
 @pytest.mark.parametrize(("old", "commands"), [("", []), ("new", []), ("old", ["/usr/bin/dispatch drain"])])
 def test_only_another_broker_is_drained(old: str, commands: list[str]) -> None:
     drained = operations.drain._inner(["/usr/bin/dispatch", "drain"], old, "new")
