@@ -46,8 +46,8 @@ def examine() -> dict[str, Any]:
                 found = check.look(patient)
             except LookError as error:
                 state, because = UNKNOWN, str(error)
-            except OSError as error:
-                state, because = UNKNOWN, f"{type(error).__name__}: {error}"
+            except Exception as error:  # what an ill host does to one check must not keep the others from being made
+                state, because = UNKNOWN, f"the check ended with {error!r}"
             else:
                 state = FOUND if found else OK
                 if found:

@@ -53,6 +53,7 @@ class Broker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._conn: Any = None
+        self._clock: float | None = None
 
     def close(self) -> None:
         if self._conn is not None and self._conn.is_open:
@@ -178,6 +179,8 @@ class Broker:
     def clock(self) -> float:
         """Seconds by which this host's clock is ahead of the broker's, to the second. Raises LookError."""
         self.get("/api/whoami")
+        if self._clock is None:
+            raise LookError("RabbitMQ's management API tells no time")
         return self._clock
 
     def get(self, path: str) -> Any:

@@ -559,7 +559,7 @@ def no_consumer(p: Patient) -> Finding | None:
 
 
 def not_consuming(p: Patient) -> Finding | None:
-    if not p.host.ours or not p.host.active or p.host.starting:
+    if not p.host.ours or not p.host.pid or p.host.starting:
         return None
     status, text = p.host.ask("/readyz")
     if status in (0, 200):
@@ -682,7 +682,7 @@ CHECKS = (
           _REACH),
     Check("vhost-missing", "login", ERROR, "the virtual host exists", partial(logged_in, "vhost-missing"), _REACH),
     Check("permission-missing", "login", ERROR, "the user has its permissions", permission_missing, _LOGIN[:-1]),
-    Check("clock-skew", "ledger", WARNING, "the clock agrees with the broker's", clock_skew, _REACH),
+    Check("clock-skew", "ledger", WARNING, "the clock agrees with the broker's", clock_skew, _LOGIN),
     Check("declared-otherwise", "queues", ERROR, "the queues are declared as everywhere", declared_otherwise, _LOGIN),
     Check("service-stopped", "service", ERROR, "the service is started", service_stopped, _UNIT),
     Check("service-failed", "service", ERROR, "the service has not failed", service_failed, _UNIT, symptom=True),

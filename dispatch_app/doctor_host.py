@@ -133,8 +133,8 @@ class Host:
 
     @cached_property
     def starting(self) -> bool:
-        """Whether the service has been started just now, for the first time."""
-        return self.unit["NRestarts"] == "0" and (self.unit["ActiveState"] == "activating" or self.uptime < 2)
+        """Whether the service has been started just now, and not by systemd after a crash."""
+        return self.unit["NRestarts"] == "0" and self.uptime < (10 if self.unit["ActiveState"] == "activating" else 2)
 
     @property
     def uptime(self) -> float:
