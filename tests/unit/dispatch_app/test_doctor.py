@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from dispatch_app import doctor, doctor_host
+from dispatch_app import __version__, artifact, doctor, doctor_host
 from dispatch_app.__main__ import main
 from dispatch_app.doctor_broker import LookError
 from dispatch_app.doctor_checks import CHECKS, ERROR, WARNING, Check, Finding, Patient
@@ -70,6 +73,25 @@ def test_what_could_not_be_looked_at_is_no_finding_and_hides_nothing(monkeypatch
     assert (ids, code) == ([], 0)
     assert states["a"] == ("unknown", "no light")
     assert states["b"] == ("ok", "")
+
+
+def test_a_check_that_ends_by_itself_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(_: Patient) -> None:
+        raise ZeroDivisionError
+
+    first = Check("a", "flow", ERROR, "a", ends)
+    ids, states, _ = examine(monkeypatch, first, Check("b", "flow", ERROR, "b", found))
+    assert ids == ["b"]
+    assert states["a"] == ("unknown", "the check ended with ZeroDivisionError()")
+
+
+def test_the_artifact_is_a_program(tmp_path: Path) -> None:
+    program = tmp_path / "dispatch.zip"
+    program.write_bytes(artifact.build(artifact.contents(PACKAGE, [])))
+    shutil.unpack_archive(program, tmp_path / "unpacked")
+    for path in (program, tmp_path / "unpacked"):
+        done = subprocess.run([sys.executable, "-I", path, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout == f"dispatch {__version__}\n"
 
 
 def test_a_password_in_the_evidence_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
