@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 from . import topology
 from .doctor_broker import Attempt, Broker, Depth, LookError
-from .doctor_host import NAME, OLDEST_PYTHON, UNIT, USER, Host, Lock
+from .doctor_host import NAME, OLDEST_PYTHON, UNIT, USER, Host
 from .settings import SettingsError
 
 ERROR, WARNING = "error", "warning"
 HOST, BROKER, CONTROLLER = "host", "broker", "controller"  # where a fix is run
 
-# Octets below which the ledger, or RabbitMQ's own limit, is at risk; inodes are counted as they are.
+# Octets and inodes below which the ledger is at risk.
 DISK_FREE, INODES_FREE = 16 << 20, 64
 SKEW = 30.0  # seconds
 _BACKLOG_SECONDS = 1.5  # in which a working consumer finishes something
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
 
 
 class Check(NamedTuple):
-    """One question. It is skipped where one of `needs` found something, or could not look.
+    """One question. It is skipped where one of `needs` found something or was skipped itself.
 
     A `symptom` is reported only where nothing else that is an error explains it.
     """
@@ -358,7 +358,7 @@ def ledger_locked(p: Patient) -> Finding | None:
     if before is None:
         return None
     time.sleep(0.5)  # a lock that comes and goes is none
-    found: Lock | None = p.host.ledger_lock()
+    found = p.host.ledger_lock()
     if found != before:
         return None
     return Finding(f"process {found.pid} ({found.command}) holds the ledger's write lock",
@@ -630,30 +630,30 @@ CHECKS = (
     Check("unit-missing", "service", ERROR, "the unit exists", unit_missing),
     Check("unit-masked", "service", ERROR, "the unit is not masked", unit_masked, ("unit-missing",)),
     Check("user-missing", "release", ERROR, "the service's user exists", user_missing, _UNIT),
-    Check("user-wrong", "release", ERROR, "the unit runs as the service's user", user_wrong, (*_UNIT,
-          "user-missing")),
+    Check("user-wrong", "release", ERROR, "the unit runs as the service's user", user_wrong,
+          (*_UNIT, "user-missing")),
     Check("artifact-missing", "release", ERROR, "the artifact is unpacked", artifact_missing, _UNIT),
     Check("not-readable", "release", ERROR, "the user may read the release", unreadable, _RUNS),
     Check("venv-missing", "release", ERROR, "the release has its venv", venv_missing, _RUNS),
-    Check("runtime-missing", "release", ERROR, "the venv's Python is installed", runtime_missing, (*_RUNS,
-          "venv-missing")),
-    Check("executable-missing", "release", ERROR, "the program is there", executable_missing, (*_RUNS,
-          "venv-missing", "runtime-missing")),
-    Check("not-executable", "release", ERROR, "the user may execute the program", not_executable, (*_VENV,
-          "executable-missing")),
-    Check("runtime-too-old", "release", ERROR, "the venv's Python is new enough", runtime_too_old, (*_VENV,
-          "not-executable")),
+    Check("runtime-missing", "release", ERROR, "the venv's Python is installed", runtime_missing,
+          (*_RUNS, "venv-missing")),
+    Check("executable-missing", "release", ERROR, "the program is there", executable_missing,
+          (*_RUNS, "venv-missing", "runtime-missing")),
+    Check("not-executable", "release", ERROR, "the user may execute the program", not_executable,
+          (*_VENV, "executable-missing")),
+    Check("runtime-too-old", "release", ERROR, "the venv's Python is new enough", runtime_too_old,
+          (*_VENV, "not-executable")),
     Check("venv-broken", "release", ERROR, "the venv's Python runs", venv_broken, (*_VENV, "not-executable")),
     Check("dependency-missing", "release", ERROR, "all that is required can be imported", dependency_missing,
           (*_VENV, "not-executable", "runtime-too-old", "venv-broken")),
     Check("release-damaged", "release", ERROR, "the release's code can be loaded", release_damaged,
           (*_VENV, "not-executable", "runtime-too-old", "venv-broken", "dependency-missing")),
     Check("address-placeholder", "settings", ERROR, "AMQP_HOST is no placeholder", address_placeholder, _UNIT),
-    Check("settings-invalid", "settings", ERROR, "the settings are valid", settings_invalid, (*_UNIT,
-          "address-placeholder")),
+    Check("settings-invalid", "settings", ERROR, "the settings are valid", settings_invalid,
+          (*_UNIT, "address-placeholder")),
     Check("unit-not-reloaded", "service", WARNING, "systemd has read the unit as it is", unit_not_reloaded, _UNIT),
-    Check("unit-edited", "service", WARNING, "the unit is as the roles wrote it", unit_edited, (*_UNIT,
-          "user-wrong", "unit-not-reloaded")),
+    Check("unit-edited", "service", WARNING, "the unit is as the roles wrote it", unit_edited,
+          (*_UNIT, "user-wrong", "unit-not-reloaded")),
     Check("restart-pending", "service", WARNING, "the process runs with what is configured", restart_pending,
           (*_SET, "unit-not-reloaded")),
     Check("unit-disabled", "service", WARNING, "the service starts at boot", unit_disabled, _UNIT),
@@ -693,11 +693,11 @@ CHECKS = (
     Check("queue-unbound", "queues", ERROR, "the queue is bound to the exchange", queue_unbound,
           (*_ACTIVE, "declared-otherwise", "queue-missing")),
     Check("broker-alarm", "flow", ERROR, "no alarm blocks publishers", broker_alarm, _LOGIN),
-    Check("no-consumer", "flow", ERROR, "somebody consumes", no_consumer, (*_ACTIVE, "declared-otherwise",
-          "queue-missing", "service-hung"), symptom=True),
+    Check("no-consumer", "flow", ERROR, "somebody consumes", no_consumer,
+          (*_ACTIVE, "declared-otherwise", "queue-missing", "service-hung"), symptom=True),
     Check("not-consuming", "flow", ERROR, "this host consumes", not_consuming, _ACTIVE, symptom=True),
-    Check("no-progress", "flow", ERROR, "orders are worked off", no_progress, (*_ACTIVE, "no-consumer",
-          "service-hung"), symptom=True),
+    Check("no-progress", "flow", ERROR, "orders are worked off", no_progress,
+          (*_ACTIVE, "no-consumer", "service-hung"), symptom=True),
     Check("retry-backlog", "flow", WARNING, "no order waits to be tried again", retry_backlog, _LOGIN),
     Check("dead-letters", "flow", WARNING, "no dead letter waits", dead_letters, _LOGIN),
 )  # fmt: skip
