@@ -10,7 +10,6 @@ READY := $(VENV)/.ready
 HOSTS ?= 1
 DISTRIBUTION ?= debian12
 DISTRIBUTIONS ?= debian12 debian13 el9-facsimile
-LONG := $(addprefix tests/integration/test_,interruption.py image.py first_boot.py fleet.py)
 # First on PATH: Molecule and ansible-lint look there for the Ansible they belong to.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
@@ -61,7 +60,7 @@ unit: $(READY) ## Unit tests
 
 .PHONY: integration
 integration: dist/dispatch.zip ## The lab, the playbooks and the consumer against a real RabbitMQ
-	pytest tests/integration $(LONG:%=--ignore=%) --durations=10
+	pytest tests/integration -m "not long" --durations=10
 
 .PHONY: molecule
 molecule: dist/dispatch.zip ## Molecule: provision from nothing, on each of DISTRIBUTIONS that can be had here
@@ -69,7 +68,8 @@ molecule: dist/dispatch.zip ## Molecule: provision from nothing, on each of DIST
 
 .PHONY: test-long
 test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenarios, more seeds for faults and fuzz
-	DISPATCH_TEST_ROUNDS=5 pytest $(LONG) tests/integration/consumer --durations=10
+	pytest tests/integration -m long --ignore tests/integration/consumer --durations=10
+	DISPATCH_TEST_ROUNDS=3 pytest tests/integration/consumer --durations=10
 	molecule test --scenario-name release
 	molecule test --scenario-name repoint
 	molecule test --scenario-name reboot

@@ -15,6 +15,8 @@ from tests.lab import image
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import Host, Lab, await_boot, execute, put
 
+pytestmark = pytest.mark.long
+
 USER_DATA = ROOT / "inventories" / "ec2" / "user-data.txt"
 REPOSITORY = "/srv/dispatch.git"
 # Where the instance's role would let it read the password; the test has no account.

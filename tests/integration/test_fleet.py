@@ -17,6 +17,8 @@ from tests.lab import engine, image
 from tests.lab.ansible import LAB_INVENTORY, ROOT, Run, playbook
 from tests.lab.hosts import LABEL, Host, Lab, execute
 
+pytestmark = pytest.mark.long
+
 NAME, BROKER = "fleet", "fleet-broker"
 MEMBERS = ("fleet-dispatch-1", "fleet-dispatch-2", "fleet-dispatch-3")
 

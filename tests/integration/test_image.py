@@ -15,6 +15,8 @@ from tests.lab import image
 from tests.lab.ansible import playbook
 from tests.lab.hosts import Host, Lab, await_boot, execute
 
+pytestmark = pytest.mark.long
+
 NAME, BAKED = "test-image", "roboshop-lab:baked"
 
 

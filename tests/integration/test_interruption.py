@@ -18,6 +18,8 @@ from tests.integration.conftest import DISPATCH, FRESH, TestLab, order, until
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import execute
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def newer(tmp_path: Path) -> Path:

@@ -141,6 +141,7 @@ def test_an_artifact_by_url_with_requirements_alone_is_built_from_an_index(lab: 
     assert lab.playbook("dispatch").code == 0
 
 
+@pytest.mark.long
 def test_remove_takes_everything_but_the_ledger_and_site_brings_it_back(lab: TestLab) -> None:
     published = order()
     lab.publish(json.dumps(published).encode())
