@@ -28,7 +28,7 @@ SUBNET = "172.31.223.0/24"
 VOLATILE = re.compile(
     r"/(var/(log|cache|backups|lib/(apt|dpkg|systemd|dbus|pam|dnf|rpm)|tmp/systemd-private-.*)|run|tmp|proc|sys|dev)(/|$)"
     r"|/etc/(ssh/ssh_host_.*|machine-id|mtab|ld\.so\.cache|(passwd|shadow|group|gshadow|subuid|subgid)-?)$"
-    r"|/home/ec2-user(/\.ansible(/tmp)?|/\.ssh.*)?$"
+    r"|/(root|home/ec2-user)(/\.ansible(/tmp)?|/\.ssh.*)?$"
 )
 # Runs on a host: says of each path on standard input what it is and, where it is the same on every host, what it holds;
 # bytecode and the ledger hold times.
