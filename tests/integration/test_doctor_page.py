@@ -144,6 +144,7 @@ def ill(tmp_path_factory: pytest.TempPathFactory) -> str:
         "10.0.2.11": report("b", *(check.id for check in CHECKS)),
         "10.0.2.12": {"unexamined": NASTY},
         "10.0.2.13": report("d", "address-placeholder", flow={}, release=None),
+        "10.0.2.14": report("e", "broker-refused", flow=FLOW),
     }
     fix = {"where": "controller", "command": "ansible-playbook playbooks/dispatch.yml"}
     two = {"id": "two-versions", "severity": "warning", "evidence": "1, 2", "cause": "Two are live.", "fix": fix}
@@ -159,19 +160,19 @@ def test_it_can_be_read(browse: Callable[..., dict[str, Any]], ill: str, width: 
     assert found["wide"] <= width
     assert found["pictures"] == ["wide" if width > 720 else "tall"]
     assert [(ratio, text) for ratio, text in found["contrasts"] if ratio < 4.5] == []
-    assert "1 of 4 hosts is healthy." in found["text"]
+    assert "1 of 5 hosts is healthy." in found["text"]
 
 
 def test_it_tells_everything_and_runs_nothing(browse: Callable[..., dict[str, Any]], ill: str) -> None:
     found = browse(ill, 1200, False)
-    assert found["title"] == "Dispatch: 3 of 4 hosts need attention"
+    assert found["title"] == "Dispatch: 4 of 5 hosts need attention"
     for check in CHECKS:
         assert f"The cause of {check.id}." in found["text"]
         assert f"mend {check.id} && {NASTY}" in found["text"]
     assert "could not be examined" in found["text"]
     assert "two-versions" in found["text"]
     words = {text for _, text in found["contrasts"]}
-    assert {"1234 waiting", "2 consumers", "retry 3", "dead letters 2", "1 of 4 healthy", "robot-shop"} <= words
+    assert {"1234 waiting", "2 consumers", "retry 3", "dead letters 2", "1 of 5 healthy", "robot-shop"} <= words
     assert not re.findall(r"(?:src|href)=.(?!data:|#)", ill)
     assert "url(http" not in ill
 

@@ -71,7 +71,7 @@ def test_the_playbook_reports_the_fleet_and_fails_where_a_host_is_ill(healthy: T
 
 def test_a_host_that_can_t_be_reached_is_told(healthy: TestLab, tmp_path: Path) -> None:
     page = tmp_path / "doctor.html"
-    run = healthy.playbook("doctor", "-e", f"dispatch_doctor_page={page}", "-e", "ansible_port=1")
+    run = healthy.playbook("doctor", "-e", f"dispatch_doctor_page={page}", "-e", "ansible_ssh_port=1")
     assert run.code != 0
     assert "error: not-examined" in run.output
     assert "could not be examined" in page.read_text()
