@@ -21,6 +21,8 @@ from tests.lab.ansible import ROOT, Run, playbook
 from tests.lab.hosts import Host, Lab, execute, put
 from tests.second_engine import Deploy, deploy
 
+pytestmark = pytest.mark.long
+
 BROKER, BY_ANSIBLE, BY_PYINFRA = "parity-broker", "parity-ansible", "parity-pyinfra"
 SUBNET = "172.31.223.0/24"
 
