@@ -112,7 +112,7 @@ class Broker:
 
         try:
             parameters = wire.parameters(self.settings, host)
-            parameters.socket_timeout, parameters.stack_timeout = _SECONDS, 2 * _SECONDS
+            parameters.socket_timeout, parameters.stack_timeout = _SECONDS, 1.5 * _SECONDS
             parameters.client_properties = {"connection_name": f"doctor@{socket.gethostname()}"}
             self._conn = pika.BlockingConnection(parameters)
         except wire.ERRORS as error:
