@@ -9,13 +9,13 @@ from typing import Any
 from ansible.module_utils.facts.system.distribution import Distribution
 from pyinfra.api import FactBase, QuoteString, StringCommand
 
-PROGRAM = Path(__file__).with_name("files") / "inspection.py"
+PROGRAM = Path(__file__).resolve().parents[1] / "roles" / "app_service" / "files" / "inspection.py"
 # Ansible's names of the distributions whose own identifier, capitalised, is another word.
 NAMES = {"almalinux": "AlmaLinux", "amzn": "Amazon", "centos": "CentOS", "ol": "OracleLinux", "rhel": "RedHat"}
 
 
 class Inspection(FactBase[dict[str, Any]]):
-    """The answer of `files/inspection.py` to a question given as ``_stdin``."""
+    """The answer of `roles/app_service/files/inspection.py` to a question given as ``_stdin``."""
 
     def command(self) -> StringCommand:
         return StringCommand("python3", "-I", "-S", "-c", QuoteString(PROGRAM.read_text()))

@@ -42,10 +42,11 @@ def _provision(target: Target) -> None:
     systems = target.value("python_runtime", "python_runtime_systems")
     question = {
         "account": account["name"],
-        "home": home["path"],
+        "link": f"{home['path']}/current",
         "packages": sorted({name for system in systems.values() for name in system["packages"]}),
         "paths": {path["path"]: path for path in (home, *directories)}
         | {file["dest"]: file for file in contents.values()},
+        "releases": f"{home['path']}/releases",
         "texts": texts,
         "unit": unit,
     }
@@ -83,9 +84,8 @@ def _provision(target: Target) -> None:
         )
 
     unlike = {file["dest"]: found["paths"][file["dest"]] for file in contents.values()}
-    current = target.arguments("app_service", "Plan | Compare the release")[0]
-    if found["current"] != path:
-        unlike[current["dest"]] = [f"leads to {found['current'] or 'nothing'}, not to {path}"]
+    if found["link"] != path:
+        unlike[question["link"]] = [f"leads to {found['link'] or 'nothing'}, not to {path}"]
     differs = any(unlike.values())
     _show(
         unlike, {file["dest"]: file["content"] for file in contents.values() if file["dest"] in texts}, found["texts"]

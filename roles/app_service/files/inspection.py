@@ -1,7 +1,8 @@
 """Says what stands on a host, in one go: reads a question from standard input and prints the answer, both JSON.
 
 Runs on the host, as root, with its own Python: ``python3 -c <this text>``. The question may hold secrets; the answer
-says of a file only in what it differs from what is wanted, and of one that is no secret also what it holds.
+says of a file only in what it differs from what is wanted, and of one that is no secret also what it holds. Where it is
+not asked about packages, an account or releases, it says nothing of them.
 """
 
 from __future__ import annotations
@@ -27,20 +28,27 @@ QUERIES = {
 
 def main() -> None:
     question = json.load(sys.stdin)
-    manager = "apt" if shutil.which("apt-get") else "dnf"
-    home = Path(question["home"])
     answer = {
-        "release": os_release(),
-        "manager": manager,
-        "packages": packages(manager, question["packages"]),
-        "account": account(question["account"]),
         "paths": {path: differences(Path(path), wanted) for path, wanted in question["paths"].items()},
-        "texts": {path: text(Path(path)) for path in question["texts"]},
-        "complete": [str(marker.parent) for marker in (home / "releases").glob("*/.complete")],
-        "current": str((home / "current").readlink()) if (home / "current").is_symlink() else "",
+        "link": target(Path(question["link"])),
         "unit": unit(question["unit"]),
     }
+    if "account" in question:
+        manager = "apt" if shutil.which("apt-get") else "dnf"
+        answer |= {
+            "release": os_release(),
+            "manager": manager,
+            "packages": packages(manager, question["packages"]),
+            "account": account(question["account"]),
+            "complete": [str(marker.parent) for marker in Path(question["releases"]).glob("*/.complete")],
+            "texts": {path: text(Path(path)) for path in question["texts"]},
+        }
     print(json.dumps(answer))
+
+
+def target(link: Path) -> str:
+    """Where a symbolic link leads to, or nothing where it is none."""
+    return str(link.readlink()) if link.is_symlink() else ""
 
 
 def os_release() -> dict[str, str]:
