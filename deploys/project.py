@@ -207,7 +207,7 @@ class Target:
             if not self.value("app_release", "__app_release_is_url"):
                 artifact = self.value("app_release", "app_release_artifact")
                 self._registered["__app_release_local"], self._registered["__app_release_listing"] = _artifact(artifact)
-            self._registered["__app_release_built"] = {"stat": {"exists": True}}
+            self._registered["__app_release_built"] = {"rc": 0}
             self._check(self._project.preflight)
         except AnsibleError as error:
             raise ProjectError(str(error)) from error

@@ -15,7 +15,7 @@ from pyinfra.api.exceptions import PyinfraError
 
 from deploys import operations
 from deploys.facts import Inspection, ansible_facts
-from deploys.project import GROUP, ProjectError, Target, Values, load
+from deploys.project import GROUP, ROOT, ProjectError, Target, Values, load
 
 
 @deploy("Dispatch")
@@ -49,6 +49,7 @@ def _provision(target: Target) -> None:
         "releases": f"{home['path']}/releases",
         "texts": texts,
         "unit": unit,
+        "verify": (ROOT / "roles" / "app_release" / "files" / "build.sh").read_text(),
     }
     found = host.get_fact(Inspection, _stdin=json.dumps(question))
     if found is None:

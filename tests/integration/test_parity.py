@@ -166,6 +166,8 @@ DRIFTS = {
     "a changed user": "systemctl stop dispatch && usermod --shell /bin/sh --home /home/x --comment x roboshop 2>&1",
     "an unlocked user": "passwd --quiet --delete roboshop",
     "a missing home": "rm -r /app",
+    "a deleted file of the venv": "rm /app/current/venv/lib/python*/site-packages/pika/spec.py",
+    "an edited file of the venv": "echo >> /app/current/venv/lib/python3.11/site-packages/pika/spec.py",
     "a missing package": "dpkg --remove unzip",
 }
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import io
 import json
+import runpy
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from deploys import operations
 from deploys.connection import reach
-from deploys.facts import ansible_facts
-from deploys.files import inspection
+from deploys.facts import PROGRAM, ansible_facts
 from deploys.project import Project, ProjectError
 
 # Ansible does not show what the regular expressions in its own templates make Python warn of.
@@ -141,6 +142,7 @@ def test_a_distribution_is_named_as_ansible_names_it(
 
 
 def test_an_inspection_says_in_what_a_path_differs(tmp_path: Path) -> None:
+    inspection = SimpleNamespace(**runpy.run_path(str(PROGRAM)))
     file = tmp_path / "file"
     file.write_text("what is there")
     file.chmod(0o640)

@@ -1,7 +1,21 @@
 # Builds one release: sh -s ARTIFACT RELEASE INTERPRETER, as root, with this script on standard input.
-# The release is complete when its .complete file stands, or it is gone again: another run begins anew.
+# The release is complete when its .complete file stands, or it is as it was before: another run begins anew.
+# With RELEASE alone it tells by its exit code whether that release still is what was built.
 set -eu
 umask 022
+
+# One digest of all names, kinds, modes, owners and sizes, but for bytecode, which comes and goes, and the marks.
+digest() {
+  find "$1" -name __pycache__ -prune -o ! -name '.complete*' ! -name .activated \
+    \( -type d -printf '%P/ %m %U:%G\n' -o -printf '%P %m %U:%G %s %l\n' \) | LC_ALL=C sort | sha256sum | cut -d ' ' -f 1
+}
+stands() {
+  [ -e "$1/.complete" ] && [ "$(sed -n 2p "$1/.complete")" = "$(digest "$1")" ]
+}
+if [ $# = 1 ]; then
+  stands "$1"
+  exit
+fi
 artifact=$1 release=$2 interpreter=$3
 
 exec 9> "/run/lock/$(basename "$release").build"
@@ -9,15 +23,20 @@ if ! flock --nonblock 9; then
   echo "another play is building $release on this host right now; wait for it to end, then run this one again" >&2
   exit 75
 fi
-[ ! -e "$release/.complete" ] || exit 0
+! stands "$release" || exit 0
 
 give_up() {
-  left=$(df -Pk "$release" | awk 'NR == 2 { print $4 }')
+  left=$(df -Pk "$(dirname "$release")" | awk 'NR == 2 { print $4 }')
   [ "$left" -gt 10240 ] || echo "the disk is full: $left KiB are left for $release; make room and run the play again" >&2
   rm -rf "$release"
+  [ ! -e "$release.damaged" ] || mv "$release.damaged" "$release"
 }
+# It may be the live one, which then is away for as long as this takes; what runs has its code in memory.
+if [ -e "$release" ]; then
+  rm -rf "$release.damaged"
+  mv "$release" "$release.damaged"
+fi
 trap give_up EXIT
-rm -rf "$release"
 mkdir -p "$release"
 cd "$release"
 unzip -q "$artifact"
@@ -32,5 +51,8 @@ venv/bin/python -m pip install "$@"
 venv/bin/python -m compileall -q -x '/venv/' "$release"
 chown -R root:root .
 chmod -R u=rwX,go=rX .
-sha256sum "$artifact" | cut -d ' ' -f 1 > .complete
+[ ! -e "$release.damaged/.activated" ] || cp -p "$release.damaged/.activated" .activated
+{ sha256sum "$artifact" | cut -d ' ' -f 1 && digest "$release"; } > .complete.new
+mv .complete.new .complete
 trap - EXIT
+rm -rf "$release.damaged"

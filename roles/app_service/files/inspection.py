@@ -28,7 +28,7 @@ QUERIES = {
 
 def main() -> None:
     question = json.load(sys.stdin)
-    answer = {
+    answer: dict[str, Any] = {
         "paths": {path: differences(Path(path), wanted) for path, wanted in question["paths"].items()},
         "link": target(Path(question["link"])),
         "unit": unit(question["unit"]),
@@ -40,7 +40,7 @@ def main() -> None:
             "manager": manager,
             "packages": packages(manager, question["packages"]),
             "account": account(question["account"]),
-            "complete": [str(marker.parent) for marker in Path(question["releases"]).glob("*/.complete")],
+            "complete": complete(Path(question["releases"]), question["verify"]),
             "texts": {path: text(Path(path)) for path in question["texts"]},
         }
     print(json.dumps(answer))
@@ -113,6 +113,12 @@ def group(number: int) -> str:
         return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)
+
+
+def complete(releases: Path, script: str) -> list[str]:
+    """The releases that are as they were built, by what roles/app_release/files/build.sh says of each."""
+    built = [str(marker.parent) for marker in releases.glob("*/.complete")]
+    return [path for path in built if subprocess.run(["sh", "-s", path], input=script, text=True).returncode == 0]
 
 
 def text(path: Path) -> str:
