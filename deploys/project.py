@@ -7,10 +7,7 @@ host variables, vaults, lookups and defaults mean the same to both engines. Noth
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
-import traceback
-import zipfile
+import runpy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -205,8 +202,8 @@ class Target:
         self._seen.clear()
         try:
             if not self.value("app_release", "__app_release_is_url"):
-                artifact = self.value("app_release", "app_release_artifact")
-                self._registered["__app_release_local"], self._registered["__app_release_listing"] = _artifact(artifact)
+                artifact = _artifact(self.value("app_release", "app_release_artifact"))
+                self._registered["__app_release_local"] = artifact
             self._registered["__app_release_built"] = {"rc": 0}
             self._check(self._project.preflight)
         except AnsibleError as error:
@@ -254,20 +251,6 @@ CHECKS = {"ansible.builtin.assert": _assert, "ansible.builtin.validate_argument_
 
 
 @functools.cache
-def _artifact(path: str) -> tuple[Values, Values]:
-    """What Ansible's stat module and ``python -m zipfile -l`` say of an artifact on the controller."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        return {"stat": {"exists": file.exists(), "isreg": False}}, {}
-    stat = {"exists": True, "isreg": True, "checksum": hashlib.sha256(file.read_bytes()).hexdigest()}
-    listing = io.StringIO()
-    try:
-        with zipfile.ZipFile(file) as archive:
-            archive.printdir(file=listing)
-    except (zipfile.BadZipFile, OSError) as error:
-        return {"stat": stat}, {
-            "rc": 1,
-            "stdout": "",
-            "stderr_lines": "".join(traceback.format_exception_only(error)).splitlines(),
-        }
-    return {"stat": stat}, {"rc": 0, "stdout": listing.getvalue(), "stderr_lines": []}
+def _artifact(path: str) -> Values:
+    """What the role's own program says of an artifact on the controller."""
+    return dict(runpy.run_path(str(ROOT / "roles" / "app_release" / "files" / "artifact.py"))["describe"](path))

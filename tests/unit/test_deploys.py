@@ -20,9 +20,6 @@ from deploys.connection import reach
 from deploys.facts import PROGRAM, ansible_facts
 from deploys.project import Project, ProjectError
 
-# Ansible does not show what the regular expressions in its own templates make Python warn of.
-pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
-
 DEBIAN = {
     "distribution": "Debian",
     "distribution_version": "12.9",
