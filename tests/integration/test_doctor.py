@@ -181,7 +181,7 @@ def ward(clinic: Clinic, host: str, alone: bool) -> Iterator[None]:
     others = [name for name in (PLAIN, TLS, MANUAL) if name != host] if alone else []
     for name in others:
         clinic.run(name, "systemctl stop dispatch")
-    until(lambda: clinic.first(host) in ("healthy", "password-readable"), 60)
+    expect(clinic, host, "password-readable" if host == MANUAL else "healthy")
     try:
         yield
     finally:
