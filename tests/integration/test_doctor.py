@@ -27,6 +27,8 @@ from tests.integration.doctor_lab import BROKER, DOCTOR, MANUAL, PLAIN, TLS, Cli
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import put
 
+pytestmark = pytest.mark.long
+
 RELEASE = "$(readlink -f /app/current)"
 BIN = f"{RELEASE}/venv/bin"
 UNIT = "/etc/systemd/system/dispatch.service"
