@@ -6,6 +6,7 @@ host variables, vaults, lookups and defaults mean the same to both engines. Noth
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import runpy
 from collections.abc import Iterable, Iterator, Mapping
@@ -205,10 +206,11 @@ class Target:
                 artifact = _artifact(self.value("app_release", "app_release_artifact"))
                 self._registered["__app_release_local"] = artifact
             self._registered["__app_release_built"] = {"rc": 0}
+            with contextlib.suppress(AnsibleError):  # of an artifact that is none, the checks say more
+                self._registered["app_release_path"] = self.value("app_release", "__app_release_directory")
             self._check(self._project.preflight)
         except AnsibleError as error:
             raise ProjectError(str(error)) from error
-        self._registered["app_release_path"] = self.value("app_release", "__app_release_directory")
 
     def _check(self, blocks: Iterable[Block | Task]) -> None:
         for item in blocks:

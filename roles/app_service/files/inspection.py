@@ -34,15 +34,14 @@ def main() -> None:
         "unit": unit(question["unit"]),
     }
     if "account" in question:
-        manager = "apt" if shutil.which("apt-get") else "dnf"
-        answer |= {
-            "release": os_release(),
-            "manager": manager,
-            "packages": packages(manager, question["packages"]),
-            "account": account(question["account"]),
-            "complete": complete(Path(question["releases"]), question["verify"]),
-            "texts": {path: text(Path(path)) for path in question["texts"]},
-        }
+        answer["account"] = account(question["account"])
+    if "packages" in question:
+        answer["manager"] = "apt" if shutil.which("apt-get") else "dnf"
+        answer["packages"] = packages(answer["manager"], question["packages"])
+    if "releases" in question:
+        answer["release"] = os_release()
+        answer["complete"] = complete(Path(question["releases"]), question["verify"])
+        answer["texts"] = {path: text(Path(path)) for path in question["texts"]}
     print(json.dumps(answer))
 
 
