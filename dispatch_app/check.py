@@ -19,6 +19,9 @@ from . import topology
 from .connection import ERRORS, Failure, explain, parameters
 from .settings import Settings
 
+# How long to wait for RabbitMQ, which reads nothing more from whoever publishes while it is short of memory or disk
+# space (rabbitmq.com, "Memory and Disk Alarms").
+BLOCKED_SECONDS = 5
 # What no broker accepts: an exchange's name, a queue's time to live, a consumer's priority.
 _NO_EXCHANGE, _NO_QUEUE, _NO_CONSUMER = {"alternate-exchange": 1}, {"x-message-ttl": -1}, {"x-priority": "none"}
 
@@ -28,14 +31,17 @@ def check(settings: Settings, host: str) -> tuple[Failure | None, list[str]]:
     missing: list[str] = []
     conn = None
     try:
-        conn = pika.BlockingConnection(parameters(settings, host))
+        wanted = parameters(settings, host)
+        wanted.blocked_connection_timeout = BLOCKED_SECONDS
+        conn = pika.BlockingConnection(wanted)
         _topology(partial(_refused, conn), settings, missing)
         _permissions(partial(_refused, conn), settings)
     except ERRORS as error:
         return explain(error, settings, host), missing
     finally:
         if conn is not None and conn.is_open:
-            conn.close()
+            with contextlib.suppress(*ERRORS):  # an alarm keeps it from answering
+                conn.close()
     return None, missing
 
 
@@ -61,7 +67,8 @@ def _permissions(refused: Callable[..., bool], settings: Settings) -> None:
     nowhere = f"{settings.queue}.nowhere"
     refused(404, "queue_bind", nowhere, settings.exchange, settings.routing_key)
     refused((404, 406), "basic_consume", settings.queue, lambda *_: None, arguments=_NO_CONSUMER)
-    with contextlib.suppress(exceptions.UnroutableError):  # as it should be: permitted, and taken by no queue
+    # As it should be: permitted, and taken by no queue; or put off by an alarm, which keeps nobody from consuming.
+    with contextlib.suppress(exceptions.UnroutableError, exceptions.ConnectionBlockedTimeout):
         refused(0, "basic_publish", "", nowhere, b"", mandatory=True)
 
 

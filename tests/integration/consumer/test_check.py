@@ -62,6 +62,15 @@ def test_a_black_hole(service: Service, proxy: Proxy) -> None:
     refused(service, connection.TIMED_OUT, "doesn't answer", AMQP_PORT=str(proxy.port))
 
 
+def test_an_alarm_keeps_nobody_waiting(service: Service, broker: Broker) -> None:
+    broker.ctl("set_vm_memory_high_watermark", "0.0001")
+    try:
+        done = service.command("check")
+        assert done.returncode == 0, done.stderr
+    finally:
+        broker.ctl("set_vm_memory_high_watermark", "0.4")
+
+
 def test_a_queue_declared_otherwise(service: Service, broker: Broker) -> None:
     with closing(broker.connect()) as other:
         other.channel().queue_declare("orders", durable=True, arguments={"x-queue-type": "quorum"})
