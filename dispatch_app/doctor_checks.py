@@ -311,7 +311,8 @@ def password_readable(p: Patient) -> Finding | None:
         above = path.parent.stat().st_mode if path.parent.exists() else 0
         if path.exists() and path.stat().st_mode & 0o077 and above & 0o001:
             cause = "Users other than root can read the password."
-            return Finding(f"{path} is {_mode(path)}", cause, f"chmod 0600 {path}")
+            closed = f"chmod 0700 {path.parent} && " if p.host.ours and path not in files else ""
+            return Finding(f"{path} is {_mode(path)}", cause, f"{closed}chmod 0600 {path}")
     return None
 
 
