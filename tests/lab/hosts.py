@@ -79,8 +79,7 @@ class Lab:
             await_boot(container)
             put(container, f"/home/{LOGIN}/.ssh", {"authorized_keys": key.encode()})
             _run(container, "chown", LOGIN, f"/home/{LOGIN}/.ssh/authorized_keys")
-            host_key = _run(container, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()
-            known_hosts.append(f"[127.0.0.1]:{host.ssh_port} {host_key[0]} {host_key[1]}\n")
+            known_hosts.append(f"[127.0.0.1]:{host.ssh_port} {_host_key(container)}\n")
             print(f"  {host.name}: up, ssh on 127.0.0.1:{host.ssh_port}", flush=True)
         (self.state / "known_hosts").write_text("".join(known_hosts))
 
@@ -152,6 +151,15 @@ def await_boot(container: Container) -> None:
         f"The host {container.name} is not up after {BOOT_SECONDS} s (systemd says: {state or 'nothing'}); "
         f"see `docker logs {container.name}` and `docker exec {container.name} systemctl --failed`."
     )
+
+
+def _host_key(container: Container) -> str:
+    """The host's public key, as known_hosts has it. Docker has been seen to lose a command's output under load."""
+    for _ in range(10):
+        words = _run(container, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()
+        if len(words) > 1:
+            return f"{words[0]} {words[1]}"
+    raise LabError(f"The host {container.name} does not tell its host key.")
 
 
 def put(container: Container, directory: str, files: dict[str, bytes]) -> None:
