@@ -68,8 +68,7 @@ molecule: dist/dispatch.zip ## Molecule: provision from nothing, on each of DIST
 
 .PHONY: test-long
 test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenarios, more seeds for faults and fuzz
-	pytest tests/integration -m long --ignore tests/integration/consumer --durations=10
-	DISPATCH_TEST_ROUNDS=3 pytest tests/integration/consumer --durations=10
+	DISPATCH_TEST_ROUNDS=2 pytest tests/integration -m long --durations=10
 	molecule test --scenario-name release
 	molecule test --scenario-name repoint
 	molecule test --scenario-name reboot

@@ -34,7 +34,8 @@ from tests.integration.consumer.harness import (
 )
 from tests.integration.consumer.variants import COUNTDOWN
 
-SEEDS = range(1, 1 + int(os.environ.get("DISPATCH_TEST_ROUNDS", "1")))
+ROUNDS = int(os.environ.get("DISPATCH_TEST_ROUNDS", "1"))
+SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 1 + ROUNDS))]
 
 
 @dataclass(frozen=True)

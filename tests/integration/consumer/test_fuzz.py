@@ -187,7 +187,7 @@ def original(raw: bytes, body: bytes) -> tuple[bytes, bytes]:
     return properties.join(fields), body
 
 
-@pytest.mark.parametrize("number", range(1, 1 + ROUNDS))
+@pytest.mark.parametrize("number", [1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 1 + ROUNDS))])
 def test_every_message_ends_dispatched_or_dead(
     number: int, broker: Broker, service: Service, remarks: list[str]
 ) -> None:
