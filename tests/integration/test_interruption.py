@@ -77,7 +77,7 @@ def under_way(lab: TestLab, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         "Plan | Compare the environment",
         "Activate | Stage the credentials",
         "Activate | Check the new state",
-        "Run | Enable and start",
+        "Build | Remove the artifact",
     ],
 )
 def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_completes(
