@@ -18,6 +18,7 @@ from tests.lab import LabError
 LABEL = "roboshop.lab"
 BOOT_SECONDS = 60
 LOGIN = "ec2-user"
+INOTIFY, INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances"), 512
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Lab:
         Raises LabError where a host does not come up.
         """
         self.state.mkdir(parents=True, exist_ok=True)
+        _make_room()
         for container in self._containers(client):
             if container.name not in [host.name for host in self.hosts]:
                 container.remove(force=True, v=True)
@@ -136,6 +138,18 @@ class Lab:
             )
         except APIError as error:
             raise LabError(f"The host {host.name} could not be started: {error.explanation or error}") from error
+
+
+def _make_room() -> None:
+    """Let more hosts boot at once, where this user may: those of one kernel share its inotify instances (inotify(7)).
+
+    A host takes about seven; without one its systemd waits for ever.
+    """
+    if int(INOTIFY.read_text()) < INSTANCES:
+        try:
+            INOTIFY.write_text(str(INSTANCES))
+        except OSError:
+            print(f"  more than about 15 hosts want: sysctl fs.inotify.max_user_instances={INSTANCES}", flush=True)
 
 
 def await_boot(container: Container) -> None:
