@@ -215,12 +215,16 @@ def restart(service: Service) -> None:
     run("systemctl", "restart", "--no-block", service.name)
     deadline = time.monotonic() + service.budget
     ready_since: float | None = None
+    restarts: int | None = None  # those of a state before, which was crashing, may still be counted
     while ready_since is None or time.monotonic() < ready_since + SETTLE_SECONDS:
         time.sleep(POLL_SECONDS)
         state = properties(service)
         # Until the old process has ended, all that systemd says is of that one.
         started = state["InvocationID"] != before
-        if started and (state["SubState"] in ("failed", "auto-restart") or state["NRestarts"] != "0"):
+        if started and restarts is None:
+            restarts = int(state["NRestarts"])
+        again = restarts is not None and int(state["NRestarts"]) > restarts
+        if started and (again or state["SubState"] in ("failed", "auto-restart")):
             raise SwitchError(f"it ended by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
         reason = not_ready(service, state) if started else "the process before it has not ended"
         if not reason:
