@@ -6,15 +6,13 @@ host variables, vaults, lookups and defaults mean the same to both engines. Noth
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import json
 import runpy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import jinja2.meta
 from ansible import constants
 from ansible.cli import CLI
 from ansible.errors import AnsibleError
@@ -34,6 +32,8 @@ from ansible.vars.manager import VariableManager
 ROOT = Path(__file__).resolve().parents[1]
 GROUP = "dispatch"
 INCLUDE = "ansible.builtin.include_tasks"
+FACT = "ansible.builtin.set_fact"
+QUESTION = "Inspect | Ask the host in what it differs"
 Values = dict[str, Any]
 
 init_plugin_loader()
@@ -163,9 +163,9 @@ class Target:
         self._registered: Values = {"ansible_check_mode": True}  # nothing is fetched while values are checked
         self._seen: dict[str, Values] = {}  # variables, by the task or the block that they are the same for
 
-    def value(self, role: str, name: str) -> Any:
-        """A variable as the tasks of a role see it."""
-        templar = self._templar(self._project.role_task(role))
+    def value(self, role: str, name: str, **registered: object) -> Any:
+        """A variable as the tasks of a role see it; `registered` outrank all variables it refers to."""
+        templar = self._templar(self._project.role_task(role), registered)
         return templar.template(templar.available_variables[name])
 
     def arguments(self, role: str, task_name: str, **registered: object) -> list[Values]:
@@ -183,43 +183,34 @@ class Target:
         except AnsibleError as error:
             raise ProjectError(str(error)) from error
 
-    def render(self, template: Path) -> str:
-        """One of the shared templates, as the template module of Ansible renders it."""
-        environment = jinja2.Environment(
-            trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False
-        )
-        source = template.read_text()
-        names = jinja2.meta.find_undeclared_variables(environment.parse(source))
-        templar = self._templar(self._project.role_task("app_service"))
-        values = templar.template({name: templar.available_variables[name] for name in names})
-        return environment.from_string(source).render(values)
-
-    def check(self, facts: Mapping[str, str]) -> None:
-        """Run the checks of the role's preflight, for a host with `facts`, by the names Ansible's setup module gives.
+    def check(self, found: Values | None = None) -> None:
+        """Run the checks of the role's preflight: without `found`, the answer of a host, those before it is asked.
 
         Raises ProjectError with what the first one that fails says.
         """
-        self._project.variables.set_host_facts(self._host.name, dict(facts))
-        self._seen.clear()
         try:
             if not self.value("app_release", "__app_release_is_url"):
                 artifact = _artifact(self.value("app_release", "app_release_artifact"))
                 self._registered["__app_release_local"] = artifact
-            self._registered["__app_release_built"] = {"rc": 0}
-            with contextlib.suppress(AnsibleError):  # of an artifact that is none, the checks say more
-                self._registered["app_release_path"] = self.value("app_release", "__app_release_directory")
+            if found:
+                self._registered["__app_service_inspection"] = {"stdout": json.dumps(found)}
             self._check(self._project.preflight)
         except AnsibleError as error:
             raise ProjectError(str(error)) from error
 
-    def _check(self, blocks: Iterable[Block | Task]) -> None:
+    def _check(self, blocks: Iterable[Block | Task]) -> bool:
         for item in blocks:
             if isinstance(item, Block):
-                self._check(item.block)
-            elif item.action == INCLUDE and self._applies(item):
-                self._check(self._project.included(item))
+                if not self._check(item.block):
+                    return False
+            elif item.name == QUESTION and "__app_service_inspection" not in self._registered:
+                return False
+            elif item.action == FACT and self._applies(item):
+                for name in item.args.keys() - self._registered.keys():
+                    self._registered[name] = self._templar(item).template(item.args[name])
             elif item.action in CHECKS and self._applies(item):
                 CHECKS[item.action](item.args, self._templar(item))
+        return True
 
     def _applies(self, task: Task) -> bool:
         templar = self._templar(task)

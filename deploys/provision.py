@@ -14,8 +14,8 @@ from pyinfra.api import deploy
 from pyinfra.api.exceptions import PyinfraError
 
 from deploys import operations
-from deploys.facts import Inspection, ansible_facts
-from deploys.project import GROUP, ROOT, ProjectError, Target, Values, load
+from deploys.facts import Inspection
+from deploys.project import GROUP, ProjectError, Target, Values, load
 
 
 @deploy("Dispatch")
@@ -33,33 +33,24 @@ def dispatch() -> None:
 
 
 def _provision(target: Target) -> None:
+    target.check()
+    question = target.value("app_service", "__app_service_question", dispatch_compare_only=True)
+    contents = _contents(target, question["paths"])
+    public = [file["dest"] for name, file in contents.items() if "/" not in name]
+    question["texts"] += public
+    found = host.get_fact(Inspection, _stdin=json.dumps(question))
+    if found is None:
+        raise ProjectError("this host could not be inspected (see above); python3 and sudo have to work there")
+    target.check(found)
+
     (account,) = target.arguments("app_account", "Create the user")
     (home,) = target.arguments("app_account", "Create its home, which root owns")
     directories = target.arguments("app_service", "Plan | Create the directories")
     unit = target.value("app_service", "app_service_name")
-    contents = _contents(target)
-    texts = [file["dest"] for name, file in contents.items() if "/" not in name]
-    systems = target.value("python_runtime", "python_runtime_systems")
-    question = {
-        "account": account["name"],
-        "link": f"{home['path']}/current",
-        "packages": sorted({name for system in systems.values() for name in system["packages"]}),
-        "paths": {path["path"]: path for path in (home, *directories)}
-        | {file["dest"]: file for file in contents.values()},
-        "releases": f"{home['path']}/releases",
-        "texts": texts,
-        "unit": unit,
-        "verify": (ROOT / "roles" / "app_release" / "files" / "build.sh").read_text(),
-    }
-    found = host.get_fact(Inspection, _stdin=json.dumps(question))
-    if found is None:
-        raise ProjectError("this host could not be inspected (see above); python3 and sudo have to work there")
-    target.check(ansible_facts(found))
-
     operations.packages(
         name="Runbook step 1, install the runtime",
-        names=target.value("python_runtime", "__python_runtime_system")["packages"],
-        manager=found["manager"],
+        names=target.value("python_runtime", "python_runtime_packages"),
+        manager=target.value("python_runtime", "python_runtime_manager"),
         installed=found["packages"],
     )
     operations.account(name="Runbook step 2, create the user", wanted=account, found=found["account"])
@@ -89,7 +80,7 @@ def _provision(target: Target) -> None:
         unlike[question["link"]] = [f"leads to {found['link'] or 'nothing'}, not to {path}"]
     differs = any(unlike.values())
     _show(
-        unlike, {file["dest"]: file["content"] for file in contents.values() if file["dest"] in texts}, found["texts"]
+        unlike, {file["dest"]: file["content"] for file in contents.values() if file["dest"] in public}, found["texts"]
     )
     for number, batch in host.loop(_batches(target)):
         if host.name in batch:
@@ -109,18 +100,13 @@ def _provision(target: Target) -> None:
         )
 
 
-def _contents(target: Target) -> dict[str, Values]:
-    """What is switched at once, by name below the staging directory: arguments of a copy of each file."""
-    compared = target.arguments(
-        "app_service", "Plan | Compare the environment file, the unit and the operator's command"
-    )
-    names = [file["staged"] for file in target.value("app_service", "__app_service_files")]
-    contents = {
-        name: {**file, "content": target.render(Path(file["src"]))} for name, file in zip(names, compared, strict=True)
-    }
-    for credential in target.arguments("app_service", "Plan | Compare the credentials"):
-        contents[f"credentials/{Path(credential['dest']).name}"] = credential
-    return contents
+def _contents(target: Target, wanted: dict[str, Values]) -> dict[str, Values]:
+    """What is switched at once, by name below the staging directory: each file's `dest`, `mode` and `content`."""
+    files = {file["staged"]: file["dest"] for file in target.value("app_service", "__app_service_files")}
+    directory = target.value("app_service", "__app_service_credentials_directory")
+    for name in target.value("app_service", "app_service_credentials"):
+        files[f"credentials/{name}"] = f"{directory}/{name}"
+    return {name: {"dest": dest, **wanted[dest]} for name, dest in files.items()}
 
 
 def _build(target: Target, home: str) -> tuple[Values, Values, str]:

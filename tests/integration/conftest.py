@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,9 @@ import pytest
 from docker.models.containers import Container
 
 from tests.lab import engine, image
-from tests.lab.ansible import LAB_INVENTORY, ROOT, Run, playbook
-from tests.lab.hosts import LABEL, Host, Lab, execute, put
+from tests.lab.ansible import ROOT, Run, playbook
+from tests.lab.hosts import Host, Lab, execute, put
+from tests.lab.inventory import copied, replace
 
 NAME = "test"
 BROKER, OTHER_BROKER, DISPATCH, FRESH = "test-broker", "test-broker-2", "test-dispatch", "test-fresh"
@@ -52,8 +54,8 @@ class TestLab:
         """Copy files of this machine into a directory of a host."""
         put(self.host(name), directory, {file.name: file.read_bytes() for file in files})
 
-    def playbook(self, name: str, *arguments: str) -> Run:
-        return playbook(name, *arguments, inventory=self.inventory)
+    def playbook(self, name: str, *arguments: str, watch: Callable[[str], object] | None = None) -> Run:
+        return playbook(name, *arguments, inventory=self.inventory, watch=watch)
 
     @contextlib.contextmanager
     def edited(self, old: str, new: str) -> Iterator[None]:
@@ -80,17 +82,25 @@ class TestLab:
         channel.basic_publish(exchange, "orders", body, pika.BasicProperties(headers={}))
         connection.close()
 
-    def dispatched(self, order: str) -> list[dict[str, Any]]:
-        """What the ledger of the Dispatch host says of an order."""
-        lines = self.run(DISPATCH, "dispatch", "orders", "--json", "--id", order).splitlines()
+    def dispatched(self, order: str, name: str = DISPATCH) -> list[dict[str, Any]]:
+        """What the ledger of a Dispatch host says of an order."""
+        lines = self.run(name, "dispatch", "orders", "--json", "--id", order).splitlines()
         return [dict(json.loads(line)) for line in lines]
 
+    def assert_consuming(self, name: str = DISPATCH) -> None:
+        """Publish an order and wait for it in the ledger of a host, which must be the one that gets it."""
+        published = order()
+        self.publish(json.dumps(published).encode())
+        until(lambda: self.dispatched(published["orderid"], name) != [])
 
-def replace(file: Path, old: str, new: str) -> None:
-    """Replace what stands exactly once in a file."""
-    text = file.read_text()
-    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
-    file.write_text(text.replace(old, new))
+    @contextlib.contextmanager
+    def making_room(self) -> Iterator[None]:
+        """Stop Dispatch on its host, so that another one gets the orders; start it afterwards."""
+        self.run(DISPATCH, "systemctl", "stop", "dispatch")
+        try:
+            yield
+        finally:
+            self.run(DISPATCH, "systemctl", "start", "dispatch")
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -106,6 +116,16 @@ def order(order_id: str | None = None) -> dict[str, Any]:
     item = {"sku": "HAL-1", "qty": 1, "name": "HAL 9000", "price": 2001, "subtotal": 2001}
     cart = {"items": [item], "total": 2001, "tax": 333.5}
     return {"orderid": order_id or str(uuid.uuid4()), "user": "dave", "cart": cart}
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Path:
+    """An artifact that differs from the one of the inventory, and works."""
+    path = tmp_path / "newer.zip"
+    shutil.copy(ROOT / "dist" / "dispatch.zip", path)
+    with zipfile.ZipFile(path, "a") as artifact:
+        artifact.writestr("NOTE", str(tmp_path))
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -127,10 +147,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
     client = engine.connect(ROOT / ".lab")
     lab.down(client)
     lab.up(client, image.ensure(client))
-    inventory = directory / "inventories" / "lab"
-    shutil.copytree(LAB_INVENTORY, inventory)
-    replace(inventory / "lab.docker.yml", f"get('{LABEL}') == 'lab'", f"get('{LABEL}') == '{NAME}'")
-    replace(inventory / "group_vars" / "all" / "dispatch.yml", "host: broker", f"host: {BROKER}")
+    inventory = copied(lab, directory, BROKER)
     password = uuid.uuid4().hex
     (lab.state / "amqp_password").write_text(password + "\n")
     test_lab = TestLab(client, lab, inventory, password, ports)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -18,10 +17,11 @@ import docker
 import pika
 from docker.models.containers import Container
 
-from tests.integration.conftest import order, replace, until
+from tests.integration.conftest import order, until
 from tests.lab import engine, image
-from tests.lab.ansible import LAB_INVENTORY, ROOT, Run, playbook
-from tests.lab.hosts import LABEL, Host, Lab, execute, put
+from tests.lab.ansible import ROOT, Run, playbook
+from tests.lab.hosts import Host, Lab, execute, put
+from tests.lab.inventory import copied
 
 BROKER, PLAIN, TLS, MANUAL = "doctor-broker", "doctor-1", "doctor-2", "doctor-manual"
 SUBNET, UNUSED_ADDRESS = "172.31.224.0/24", "172.31.224.250"
@@ -165,10 +165,8 @@ def boot(directory: Path) -> Clinic:
     lab.up(client, image.ensure(client))
     inventory = directory / "inventories" / "lab"
     if not inventory.exists():
-        shutil.copytree(LAB_INVENTORY, inventory)
-        replace(inventory / "lab.docker.yml", f"get('{LABEL}') == 'lab'", f"get('{LABEL}') == 'doctor'")
+        copied(lab, directory, BROKER)
         variables = inventory / "group_vars" / "all" / "dispatch.yml"
-        replace(variables, "host: broker", f"host: {BROKER}")
         certificates = directory / "tls"
         tls = f"\nrabbitmq_tls: true\nrabbitmq_tls_directory: {certificates}\n"
         variables.write_text(variables.read_text() + tls)

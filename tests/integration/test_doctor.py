@@ -5,10 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import re
-import shutil
 import subprocess
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from dispatch_app.doctor_checks import CHECKS
 from tests.integration.conftest import until
-from tests.integration.doctor_lab import BROKER, DOCTOR, MANUAL, PLAIN, TLS, Clinic, boot
+from tests.integration.doctor_lab import BROKER, MANUAL, PLAIN, TLS, Clinic, boot
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import put
 
@@ -394,12 +392,9 @@ def test_a_clock_that_is_off(clinic: Clinic) -> None:
         assert finding["fix"]["command"] == "timedatectl set-ntp true"
 
 
-def test_two_versions_in_one_fleet(clinic: Clinic, tmp_path: Path) -> None:
-    other, page = tmp_path / "other.zip", tmp_path / "doctor.html"
-    shutil.copy(DOCTOR, other)
-    with zipfile.ZipFile(other, "a") as archive:
-        archive.writestr("dispatch_app/other.py", "")
-    run = clinic.playbook("dispatch", "--limit", TLS, "-e", f"dispatch_artifact={other}")
+def test_two_versions_in_one_fleet(clinic: Clinic, newer: Path, tmp_path: Path) -> None:
+    page = tmp_path / "doctor.html"
+    run = clinic.playbook("dispatch", "--limit", TLS, "-e", f"dispatch_artifact={newer}")
     assert run.code == 0, run.output
     run = clinic.playbook("doctor", "-e", f"dispatch_doctor_page={page}")
     assert run.code != 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from docker.models.containers import Container
 
-from tests.integration.conftest import BROKER, DISPATCH, TestLab, order, until
+from tests.integration.conftest import BROKER, TestLab, until
 from tests.lab import image
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import Host, Lab, await_boot, execute, put
@@ -78,12 +78,7 @@ def test_an_instance_provisions_itself(lab: TestLab, instance: Container) -> Non
     errors = json.loads(run(instance, "cat /run/cloud-init/result.json"))["v1"]["errors"]
     assert errors == [], errors
 
-    lab.run(DISPATCH, "systemctl", "stop", "dispatch")
-    try:
-        body = order()
-        lab.publish(json.dumps(body).encode())
-        until(lambda: body["orderid"] in execute(instance, "dispatch", "orders", "--id", body["orderid"])[1])
-    finally:
-        lab.run(DISPATCH, "systemctl", "start", "dispatch")
+    with lab.making_room():
+        lab.assert_consuming(str(instance.name))
     again = run(instance, "/usr/local/sbin/provision-dispatch")
     assert "changed=0" in again.rpartition("PLAY RECAP")[2], again

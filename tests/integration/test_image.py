@@ -10,7 +10,7 @@ import pytest
 import yaml
 from docker.models.containers import Container
 
-from tests.integration.conftest import BROKER, DISPATCH, TestLab, order, until
+from tests.integration.conftest import BROKER, TestLab, until
 from tests.lab import image
 from tests.lab.ansible import playbook
 from tests.lab.hosts import Host, Lab, await_boot, execute
@@ -59,18 +59,15 @@ def test_an_image_is_complete_and_idle_and_consumes_once_it_boots(
     repository, tag = BAKED.split(":")
     command = lab.client.images.get(image.ensure(lab.client)).attrs["Config"]["Cmd"]
     unbooted.commit(repository, tag, changes=f"CMD {json.dumps(command)}")
-    # On the network of the lab, whose broker the settings name; the lab's own Dispatch makes room.
+    # On the network of the lab, whose broker the settings name.
     booted = Lab(lab.lab.name, tmp_path / "state", (Host("test-booted", "image", 22305),))
-    lab.run(DISPATCH, "systemctl", "stop", "dispatch")
     host = booted.boot(lab.client, BAKED, booted.hosts[0])
     try:
         await_boot(host)
         until(lambda: execute(host, "systemctl", "is-active", "dispatch")[1] == "active", 60)
-        body = order()
-        lab.publish(json.dumps(body).encode())
-        until(lambda: body["orderid"] in execute(host, "dispatch", "orders", "--id", body["orderid"])[1])
+        with lab.making_room():
+            lab.assert_consuming("test-booted")
         assert execute(host, "systemctl", "show", "dispatch", "--property=NRestarts")[1] == "NRestarts=0"
     finally:
         host.remove(force=True, v=True)
         lab.client.images.remove(BAKED, force=True)
-        lab.run(DISPATCH, "systemctl", "start", "dispatch")

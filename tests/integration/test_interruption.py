@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -14,22 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import DISPATCH, FRESH, TestLab, order, until
+from tests.integration.conftest import DISPATCH, FRESH, TestLab, until
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import execute
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture
-def newer(tmp_path: Path) -> Path:
-    """An artifact that differs from the live one, and works."""
-    path = tmp_path / "newer.zip"
-    with zipfile.ZipFile(ROOT / "dist" / "dispatch.zip") as old, zipfile.ZipFile(path, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, old.read(name))
-        new.writestr("NOTE", str(tmp_path))
-    return path
 
 
 @pytest.fixture(autouse=True)
@@ -40,34 +28,12 @@ def put_back(lab: TestLab) -> Iterator[None]:
     assert run.code == 0, run.output
 
 
-def still_consumes(lab: TestLab) -> None:
-    published = order()
-    lab.publish(json.dumps(published).encode())
-    until(lambda: lab.dispatched(published["orderid"]) != [])
-
-
 def live(lab: TestLab) -> str:
     return lab.run(DISPATCH, "readlink", "/app/current")
 
 
 def invocation(lab: TestLab) -> str:
     return lab.run(DISPATCH, "systemctl", "show", "dispatch", "-p", "InvocationID")
-
-
-@contextlib.contextmanager
-def under_way(lab: TestLab, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A play that runs beside the test, in a process group of its own."""
-    command = [sys.executable, "-m", "ansible", "playbook", "-i", str(lab.inventory), "playbooks/dispatch.yml"]
-    with subprocess.Popen(
-        [*command, *arguments],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        yield process
 
 
 @pytest.mark.parametrize(
@@ -83,7 +49,12 @@ def under_way(lab: TestLab, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_completes(
     lab: TestLab, newer: Path, task: str
 ) -> None:
-    with under_way(lab, "-e", f"dispatch_artifact={newer}") as play:
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", str(lab.inventory), "playbooks/dispatch.yml"]
+    command += ["-e", f"dispatch_artifact={newer}"]
+    # In a process group of its own, so that its workers end with it.
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as play:
         assert play.stdout is not None
         for line in play.stdout:
             if task in line:
@@ -91,7 +62,7 @@ def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_comple
                 break
         else:
             pytest.fail(f"the play has no task {task!r}")
-    still_consumes(lab)
+    lab.assert_consuming()
 
     run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
     assert run.code == 0, run.output
@@ -102,17 +73,15 @@ def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_comple
 
 
 def test_a_host_that_goes_away_completes_when_it_is_back(lab: TestLab, newer: Path) -> None:
-    with under_way(lab, "-e", f"dispatch_artifact={newer}") as play:
-        assert play.stdout is not None
-        for line in play.stdout:
-            if "Activate | Stage the credentials" in line:
-                lab.host(DISPATCH).kill()
-                break
-        output = play.stdout.read()
-    assert "UNREACHABLE" in output
+    def watch(line: str) -> None:
+        if "Activate | Stage the credentials" in line:
+            lab.host(DISPATCH).kill()
+
+    interrupted = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}", watch=watch)
+    assert interrupted.recap[DISPATCH]["unreachable"] == 1, interrupted.output
     lab.host(DISPATCH).start()
     until(lambda: execute(lab.host(DISPATCH), "systemctl", "is-system-running")[1] == "running", 60)
-    still_consumes(lab)
+    lab.assert_consuming()
 
     run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
     assert run.code == 0, run.output
@@ -137,7 +106,7 @@ def test_two_plays_at_once_do_not_meet(lab: TestLab, newer: Path, lock: str, sai
     assert run.code != 0
     assert said.format(release=release) in run.output
     assert live(lab) == before
-    still_consumes(lab)
+    lab.assert_consuming()
 
 
 def test_the_live_release_under_another_name_restarts_nothing(lab: TestLab, tmp_path: Path) -> None:
@@ -162,7 +131,7 @@ def test_a_disk_too_full_for_a_release_changes_nothing(lab: TestLab, newer: Path
         assert run.code != 0
         assert "the disk is full" in run.output, run.output
         assert invocation(lab) == before
-        still_consumes(lab)
+        lab.assert_consuming()
     finally:
         lab.run(DISPATCH, "umount", "--lazy", "/app/releases")
 
@@ -184,4 +153,4 @@ def test_a_failed_canary_leaves_the_rest_of_the_fleet_untouched(lab: TestLab, tm
     assert run.recap[FRESH]["failed"] == 0
     assert run.recap[FRESH]["changed"] == 0
     assert lab.run(FRESH, "sh", "-c", "test -e /app || echo untouched") == "untouched"
-    still_consumes(lab)
+    lab.assert_consuming()

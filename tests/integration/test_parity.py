@@ -6,9 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-import shutil
 import uuid
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 from tests.lab import engine, image
 from tests.lab.ansible import ROOT, Run, playbook
 from tests.lab.hosts import Host, Lab, execute, put
+from tests.lab.inventory import listed
 from tests.second_engine import Deploy, deploy
 
 pytestmark = pytest.mark.long
@@ -112,12 +111,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     lab.down(client)
     lab.up(client, image.ensure(client))
     password = uuid.uuid4().hex
-    groups: dict[str, dict[str, dict[str, object]]] = {}
-    for host in lab.hosts:
-        groups.setdefault(host.group, {"hosts": {}})["hosts"][host.name] = lab.connection(host.name)
     variables = {"dispatch_amqp_host": BROKER, "dispatch_amqp_password": password, "rabbitmq_password": password}
-    inventory = directory / "hosts.yml"
-    inventory.write_text(json.dumps({"all": {"vars": variables, "children": groups}}))
+    inventory = listed(lab, directory / "hosts.yml", variables)
     run = playbook("rabbitmq", inventory=inventory)
     assert run.code == 0, run.output
     yield Pair(client, inventory, password)
@@ -223,15 +218,11 @@ def test_an_unsupported_system_is_refused_in_the_same_words(pair: Pair) -> None:
         assert "is not a supported system. Supported: Slackware-15" in " ".join(run.output.split())
 
 
-def test_an_artifact_by_url_becomes_the_same_release(pair: Pair, tmp_path: Path) -> None:
-    artifact = tmp_path / "other.zip"
-    shutil.copy(ROOT / "dist" / "dispatch.zip", artifact)
-    with zipfile.ZipFile(artifact, "a") as archive:
-        archive.writestr("NEWS", "another release")
-    put(pair.client.containers.get(BROKER), "/srv", {"other.zip": artifact.read_bytes()})
+def test_an_artifact_by_url_becomes_the_same_release(pair: Pair, newer: Path) -> None:
+    put(pair.client.containers.get(BROKER), "/srv", {newer.name: newer.read_bytes()})
     pair.run(BROKER, "systemd-run --quiet --unit=artifacts python3 -m http.server 80 --directory /srv")
-    digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
-    url = f"http://{BROKER}/other.zip"
+    digest = hashlib.sha256(newer.read_bytes()).hexdigest()
+    url = f"http://{BROKER}/{newer.name}"
     pair.ansible("--limit", BY_ANSIBLE, "-e", f"dispatch_artifact={url} dispatch_artifact_sha256={digest}")
     data = ("--data", f"dispatch_artifact={url}", "--data", f"dispatch_artifact_sha256={digest}")
     assert pair.pyinfra("--yes", "--limit", BY_PYINFRA, *data).changed

@@ -30,7 +30,7 @@ def up(dispatch_hosts: int, distribution: str) -> None:
     wanted = lab(dispatch_hosts)
     wanted.up(client, tag)
     print("3/4 ansible-playbook -i inventories/lab playbooks/site.yml", flush=True)
-    run = playbook("site", show=True)
+    run = playbook("site", watch=lambda line: print(line, end="", flush=True))
     if run.code:
         raise LabError("the playbook failed; mend what it says above and run the command again")
     print("4/4 orders", flush=True)

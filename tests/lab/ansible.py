@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,13 @@ class Run:
         return sum(counts["changed"] for counts in self.recap.values())
 
 
-def playbook(name: str, *arguments: str, inventory: Path = LAB_INVENTORY, show: bool = False) -> Run:
-    """Run ``playbooks/<name>.yml`` on `inventory`; with `show`, print its output as it comes."""
+def playbook(
+    name: str,
+    *arguments: str,
+    inventory: Path = LAB_INVENTORY,
+    watch: Callable[[str], object] | None = None,
+) -> Run:
+    """Run ``playbooks/<name>.yml`` on `inventory`; `watch` gets every line it prints as it comes."""
     command = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), f"playbooks/{name}.yml", *arguments]
     lines = []
     with subprocess.Popen(
@@ -51,6 +57,6 @@ def playbook(name: str, *arguments: str, inventory: Path = LAB_INVENTORY, show: 
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
-            if show:
-                print(line, end="", flush=True)
+            if watch:
+                watch(line)
     return Run(process.returncode, "".join(lines))

@@ -17,15 +17,18 @@ import pytest
 
 from deploys import operations
 from deploys.connection import reach
-from deploys.facts import PROGRAM, ansible_facts
+from deploys.facts import PROGRAM
 from deploys.project import Project, ProjectError
 
-DEBIAN = {
-    "distribution": "Debian",
-    "distribution_version": "12.9",
-    "distribution_major_version": "12",
-    "os_family": "Debian",
-    "pkg_mgr": "apt",
+# What a fresh Debian host answers.
+FOUND: dict[str, Any] = {
+    "paths": {},
+    "link": "",
+    "texts": {"/etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_ID="12"\nID=debian\n'},
+    "unit": {"UnitFileState": "", "ActiveState": "inactive"},
+    "account": None,
+    "packages": [],
+    "complete": [],
 }
 
 
@@ -62,25 +65,29 @@ def project(tmp_path: Path) -> Callable[..., Project]:
         ({"dispatch_artifact": __file__}, "not a readable zip file (zipfile.BadZipFile: File is not a zip file)"),
         ({"dispatch_artifact_sha256": "0" * 64}, f"but dispatch_artifact_sha256 says {'0' * 64}"),
         ({"dispatch_artifact": "http://h/x.zip"}, "required where dispatch_artifact is a URL"),
-        ({"python_runtime_systems": {"Slackware-15": {}}}, "Debian 12.9 is not a supported system. Supported: Slack"),
+        (
+            {"python_runtime_systems": {"Slackware-15": {}}},
+            "(bookworm) is not a supported system. Supported: Slackware-15",
+        ),
     ],
 )
 def test_bad_values_are_refused_in_the_role_s_words(
     project: Callable[..., Project], variables: dict[str, object], said: str
 ) -> None:
     with pytest.raises(ProjectError) as refused:
-        project(**variables).host("h1", {}).check(DEBIAN)
+        project(**variables).host("h1", {}).check(FOUND)
     assert said in " ".join(str(refused.value).split())
     assert "secret" not in str(refused.value)
 
 
 def test_a_release_is_where_the_role_builds_it(project: Callable[..., Project]) -> None:
     target = project().host("h1", {"dispatch_amqp_host": "other"})
-    target.check(DEBIAN)
+    target.check(FOUND)
     (current,) = target.arguments("app_service", "Plan | Compare the release")
     assert current["src"] == target.value("app_release", "__app_release_directory")
     assert current["src"].endswith("-python3.11")
-    assert 'AMQP_HOST="other"' in target.render(Path("templates/app.env.j2"))
+    question = target.value("app_service", "__app_service_question", dispatch_compare_only=True)
+    assert 'AMQP_HOST="other"' in question["paths"]["/etc/dispatch/environment"]["content"]
 
 
 def test_a_host_is_reached_as_the_ssh_arguments_say(project: Callable[..., Project], tmp_path: Path) -> None:
@@ -119,23 +126,28 @@ def test_a_host_that_is_not_reached_over_ssh_is_refused(project: Callable[..., P
 
 
 @pytest.mark.parametrize(
-    ("release", "manager", "name", "major", "family"),
+    ("release", "python", "manager"),
     [
-        ({"ID": "debian", "VERSION_ID": "13.1"}, "apt", "Debian", "13", "Debian"),
-        ({"ID": "ubuntu", "VERSION_ID": "22.04"}, "apt", "Ubuntu", "22", "Debian"),
-        ({"ID": "rocky", "VERSION_ID": "9.5"}, "dnf", "Rocky", "9", "RedHat"),
-        ({"ID": "almalinux", "VERSION_ID": "9.5"}, "dnf", "AlmaLinux", "9", "RedHat"),
-        ({"ID": "rhel", "VERSION_ID": "9.5"}, "dnf", "RedHat", "9", "RedHat"),
-        ({"ID": "amzn", "VERSION_ID": "2023"}, "dnf", "Amazon", "2023", "RedHat"),
-        ({"ID": "arch"}, "dnf", "Arch", "", "Arch"),
+        ('ID=debian\nVERSION_ID="13"', "python3.13", "apt"),
+        ('NAME="Ubuntu"\nVERSION_ID="22.04"\nID=ubuntu\nID_LIKE=debian', "python3.10", "apt"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.6"', "python3.11", "dnf"),
+        ("ID=almalinux\nID_LIKE='rhel centos fedora'\nVERSION_ID='9.6'", "python3.11", "dnf"),
+        ('ID="rhel"\nID_LIKE="fedora"\nVERSION_ID="9.6"', "python3.11", "dnf"),
+        ('ID="amzn"\nID_LIKE="fedora"\nVERSION_ID="2023"', "python3.11", "dnf"),
     ],
 )
-def test_a_distribution_is_named_as_ansible_names_it(
-    release: dict[str, str], manager: str, name: str, major: str, family: str
+def test_a_system_is_known_by_its_os_release(
+    project: Callable[..., Project], release: str, python: str, manager: str
 ) -> None:
-    facts = ansible_facts({"release": release, "manager": manager})
-    assert (facts["distribution"], facts["distribution_major_version"], facts["os_family"]) == (name, major, family)
-    assert facts["pkg_mgr"] == manager
+    target = project().host("h1", {})
+    target.check({**FOUND, "texts": {"/etc/os-release": release}})
+    assert target.value("python_runtime", "python_runtime_interpreter") == f"/usr/bin/{python}"
+    assert target.value("python_runtime", "python_runtime_manager") == manager
+
+
+def test_a_system_without_a_version_is_refused(project: Callable[..., Project]) -> None:
+    with pytest.raises(ProjectError, match="Arch Linux is not a supported system"):
+        project().host("h1", {}).check({**FOUND, "texts": {"/etc/os-release": "PRETTY_NAME='Arch Linux'\nID=arch"}})
 
 
 def test_an_inspection_says_in_what_a_path_differs(tmp_path: Path) -> None:
@@ -157,7 +169,7 @@ def test_an_inspection_says_in_what_a_path_differs(tmp_path: Path) -> None:
 
 
 ACCOUNT = {"name": "roboshop", "comment": "RoboShop services", "home": "/app", "shell": "/usr/sbin/nologin"}
-FOUND = {key: ACCOUNT[key] for key in ("comment", "home", "shell")}
+ENTRY = {key: ACCOUNT[key] for key in ("comment", "home", "shell")}
 
 
 @pytest.mark.parametrize(
@@ -170,9 +182,9 @@ FOUND = {key: ACCOUNT[key] for key in ("comment", "home", "shell")}
                 "--shell /usr/sbin/nologin roboshop"
             ],
         ),
-        ({**FOUND, "locked": True}, []),
-        ({**FOUND, "locked": False}, ["usermod --lock roboshop"]),
-        ({**FOUND, "home": "/home/x", "locked": True}, ["usermod --home /app roboshop"]),
+        ({**ENTRY, "locked": True}, []),
+        ({**ENTRY, "locked": False}, ["usermod --lock roboshop"]),
+        ({**ENTRY, "home": "/home/x", "locked": True}, ["usermod --home /app roboshop"]),
     ],
 )
 def test_an_account_is_changed_in_what_differs(found: dict[str, Any] | None, commands: list[str]) -> None:

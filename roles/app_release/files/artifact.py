@@ -16,18 +16,20 @@ from typing import Any
 
 
 def describe(path: str) -> dict[str, Any]:
-    """`isreg` and `checksum`, its SHA-256; `listing` of a zip, as ``python -m zipfile -l`` prints it, or `error`."""
+    """`isreg`; of a file also `checksum`, its SHA-256, and what the command module says of ``python -m zipfile -l``."""
     file = Path(path).expanduser()
     if not file.is_file():
         return {"isreg": False}
-    said: dict[str, Any] = {"isreg": True, "checksum": hashlib.sha256(file.read_bytes()).hexdigest(), "error": ""}
+    error = ""
     listing = io.StringIO()
     try:
         with zipfile.ZipFile(file) as archive:
             archive.printdir(file=listing)
-    except (zipfile.BadZipFile, OSError) as error:
-        said["error"] = "".join(traceback.format_exception_only(error)).strip()
-    return {**said, "listing": listing.getvalue()}
+    except (zipfile.BadZipFile, OSError) as raised:
+        error = "".join(traceback.format_exception_only(raised)).strip()
+    checksum = hashlib.sha256(file.read_bytes()).hexdigest()
+    said = {"rc": int(bool(error)), "stdout": listing.getvalue(), "stderr_lines": error.splitlines()}
+    return {"isreg": True, "checksum": checksum, **said}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Says what stands on a host, in one go: reads a question from standard input and prints the answer, both JSON.
 
 Runs on the host, as root, with its own Python: ``python3 -c <this text>``. The question may hold secrets; the answer
-says of a file only in what it differs from what is wanted, and of one that is no secret also what it holds. Where it is
-not asked about packages, an account or releases, it says nothing of them.
+says of a file only in what it differs from what is wanted, and what it holds where that is asked, too. It says nothing
+of packages, an account or releases unless it is asked.
 """
 
 from __future__ import annotations
@@ -31,17 +31,15 @@ def main() -> None:
     answer: dict[str, Any] = {
         "paths": {path: differences(Path(path), wanted) for path, wanted in question["paths"].items()},
         "link": target(Path(question["link"])),
+        "texts": {path: text(Path(path)) for path in question["texts"]},
         "unit": unit(question["unit"]),
     }
     if "account" in question:
         answer["account"] = account(question["account"])
     if "packages" in question:
-        answer["manager"] = "apt" if shutil.which("apt-get") else "dnf"
-        answer["packages"] = packages(answer["manager"], question["packages"])
+        answer["packages"] = packages(question["packages"])
     if "releases" in question:
-        answer["release"] = os_release()
-        answer["complete"] = complete(Path(question["releases"]), question["verify"])
-        answer["texts"] = {path: text(Path(path)) for path in question["texts"]}
+        answer["complete"] = complete(Path(question["releases"]), question["stands"])
     print(json.dumps(answer))
 
 
@@ -50,17 +48,9 @@ def target(link: Path) -> str:
     return str(link.readlink()) if link.is_symlink() else ""
 
 
-def os_release() -> dict[str, str]:
-    lines = (line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
-    values = {key: value.strip("\"'") for key, value in lines}
-    debian = Path("/etc/debian_version")
-    if values["ID"] == "debian" and debian.exists():  # os-release leaves the minor version out
-        values["VERSION_ID"] = debian.read_text().strip()
-    return values
-
-
-def packages(manager: str, names: list[str]) -> list[str]:
-    lines = run(*QUERIES[manager], *names).splitlines()
+def packages(names: list[str]) -> list[str]:
+    """Those of the packages that are installed."""
+    lines = run(*QUERIES["apt" if shutil.which("apt-get") else "dnf"], *names).splitlines()
     return [line.split(" ", 1)[1] for line in lines if line.startswith("installed ")]
 
 

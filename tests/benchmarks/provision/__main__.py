@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import os
 import resource
 import signal
@@ -29,6 +28,7 @@ import docker
 from tests.lab import LabError, engine, image
 from tests.lab.ansible import ROOT, playbook
 from tests.lab.hosts import Host, Lab, execute
+from tests.lab.inventory import listed
 
 HERE = Path(__file__).parent
 ARTIFACT = ROOT / "dist" / "dispatch.zip"
@@ -72,19 +72,13 @@ class Bench:
                 raise LabError(f"apt's index on {host.name} could not be refreshed:\n{output}")
 
     def inventory(self, size: int, broker: str) -> Path:
-        lab = self.lab(size)
-        groups: dict[str, dict[str, dict[str, object]]] = {}
-        for host in lab.hosts:
-            groups.setdefault(host.group, {"hosts": {}})["hosts"][host.name] = lab.connection(host.name)
         variables = {
             "dispatch_amqp_host": broker,
             "dispatch_amqp_password": self.password,
             "dispatch_artifact": str(ARTIFACT),
             "rabbitmq_password": self.password,
         }
-        path = self.directory / "hosts.yml"
-        path.write_text(json.dumps({"all": {"vars": variables, "children": groups}}))
-        return path
+        return listed(self.lab(size), self.directory / "hosts.yml", variables)
 
     def command(self, contender: str, size: int, broker: str) -> tuple[list[str], dict[str, str]]:
         """The command of a contender, and what it adds to the environment."""

@@ -1,0 +1,36 @@
+"""Inventories of a lab's hosts, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tests.lab.ansible import LAB_INVENTORY
+from tests.lab.hosts import LABEL, Lab
+
+
+def copied(lab: Lab, directory: Path, broker: str) -> Path:
+    """Copy ``inventories/lab``, to be edited, for the hosts of another lab, whose broker is named; return the copy."""
+    inventory = directory / "inventories" / "lab"
+    shutil.copytree(LAB_INVENTORY, inventory)
+    replace(inventory / "lab.docker.yml", f"get('{LABEL}') == 'lab'", f"get('{LABEL}') == '{lab.name}'")
+    replace(inventory / "group_vars" / "all" / "dispatch.yml", "host: broker", f"host: {broker}")
+    return inventory
+
+
+def listed(lab: Lab, file: Path, variables: dict[str, str]) -> Path:
+    """Write an inventory that lists the hosts of a lab by their groups, with `variables` for all; return its path."""
+    groups: dict[str, dict[str, dict[str, object]]] = {}
+    for host in lab.hosts:
+        groups.setdefault(host.group, {"hosts": {}})["hosts"][host.name] = lab.connection(host.name)
+    file.write_text(json.dumps({"all": {"vars": variables, "children": groups}}))
+    return file
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    """Replace what stands exactly once in a file. Raises ValueError where it does not."""
+    text = file.read_text()
+    if text.count(old) != 1:
+        raise ValueError(f"{old!r} stands {text.count(old)} times in {file}")
+    file.write_text(text.replace(old, new))
