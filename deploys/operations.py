@@ -6,25 +6,17 @@ yields commands where the two differ, and asks the host nothing more.
 
 from __future__ import annotations
 
-import base64
-import io
 import shlex
-import tarfile
 from collections.abc import Callable, Generator
 
 from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
-from pyinfra.operations import apt, dnf, files
+from pyinfra.operations import dnf, files
 
 from deploys.project import Values
 
 Commands = Generator[StringCommand | FileUploadCommand, None, None]
 
-# Unpacks a tar, in base64 on standard input, into a new directory that root alone can enter.
-UNPACK = """
-import base64, io, os, sys, tarfile
-os.mkdir(sys.argv[1], 0o700)
-tarfile.open(fileobj=io.BytesIO(base64.b64decode(sys.stdin.read()))).extractall(sys.argv[1])
-"""
+APT_OPTIONS = ["--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
 
 
 @operation()
@@ -34,8 +26,9 @@ def packages(names: list[str], manager: str, installed: list[str]) -> Commands:
     if not missing:
         return
     if manager == "apt":
-        patience = "-o DPkg::Lock::Timeout=300"
-        yield from apt.packages._inner(packages=missing, update=True, no_recommends=True, extra_install_args=patience)
+        install = shlex.join(["apt-get", "install", *APT_OPTIONS, *missing])
+        # The index of a fresh image is empty or out of date.
+        yield StringCommand(f"export DEBIAN_FRONTEND=noninteractive; {install} || {{ apt-get update && {install}; }}")
     else:
         yield from dnf.packages._inner(packages=missing, extra_install_args="--setopt=install_weak_deps=False")
 
@@ -82,9 +75,7 @@ def release(stands: bool, plan: Callable[[], tuple[Values, Values, str]]) -> Com
         )
     else:
         yield FileUploadCommand(artifact["src"], artifact["dest"])
-    # 75: another play is building from it.
-    script = f"{shlex.join(build['argv'])}; code=$?; [ $code = 75 ] || rm -f {shlex.quote(artifact['dest'])}"
-    script += f"; [ $code = 0 ] || echo {shlex.quote(failure)} >&2; exit $code"
+    script = f"{shlex.join(build['argv'])} || {{ code=$?; echo {shlex.quote(failure)} >&2; exit $code; }}"
     yield StringCommand("sh", "-c", QuoteString(script), _stdin=build["stdin"])
 
 
@@ -96,20 +87,14 @@ def drain(argv: list[str], old: str, new: str) -> Commands:
 
 
 @operation()
-def activation(differs: bool, contents: dict[str, Values], plan: Callable[[], tuple[str, Values]]) -> Commands:
+def activation(differs: bool, plan: Callable[[], Values]) -> Commands:
     """Switch to a release and its settings by the role's own program, which proves them or puts back what was.
 
-    `plan` gives a directory to stage the files in, which must not exist, and the program's `argv` and `stdin`.
-    `contents` are the files by their name below it, each with `content` and `mode`; they travel on standard input, for
-    they hold secrets.
+    `plan` gives the program's `argv` and its `stdin`, which holds secrets.
     """
     if not differs:
         return
-    staged, activate = plan()
-    python = activate["argv"][0]
-    yield StringCommand(
-        QuoteString(python), "-W", "ignore", "-c", QuoteString(UNPACK), QuoteString(staged), _stdin=_tar(contents)
-    )
+    activate = plan()
     yield StringCommand(shlex.join(activate["argv"]), _stdin=activate["stdin"])
 
 
@@ -132,17 +117,3 @@ def service(unit: str, seconds: int, found: Values, explain: Callable[[], str]) 
 
 def _command(*words: str) -> StringCommand:
     return StringCommand(shlex.join(words))
-
-
-def _tar(contents: dict[str, Values]) -> str:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        credentials = tarfile.TarInfo("credentials")
-        credentials.type, credentials.mode = tarfile.DIRTYPE, 0o700
-        tar.addfile(credentials)
-        for name, file in contents.items():
-            content = str(file["content"]).encode()
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), int(file["mode"], 8)
-            tar.addfile(member, io.BytesIO(content))
-    return base64.b64encode(archive.getvalue()).decode()

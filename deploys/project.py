@@ -7,14 +7,12 @@ host variables, vaults, lookups and defaults mean the same to both engines. Noth
 from __future__ import annotations
 
 import functools
-import json
 import runpy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible import constants
-from ansible.cli import CLI
 from ansible.errors import AnsibleError
 from ansible.inventory.host import Host
 from ansible.inventory.manager import InventoryManager
@@ -33,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GROUP = "dispatch"
 INCLUDE = "ansible.builtin.include_tasks"
 FACT = "ansible.builtin.set_fact"
-QUESTION = "Inspect | Ask the host in what it differs"
+QUESTION = "Compare the settings, the credentials, the release and the service's state with what is wanted"
 Values = dict[str, Any]
 
 init_plugin_loader()
@@ -69,11 +67,13 @@ class Project:
             "tasks": [{"import_role": {"name": "dispatch", "tasks_from": "preflight"}}],
         }
         self.play = Play.load(content, variable_manager=self.variables, loader=self.loader)
-        self.preflight: list[Block] = self.play.tasks
-        self._included: dict[str, list[Block]] = {}
-        tasks = list(self._walk(self.play.roles[0].compile(play=self.play)))
-        self._tasks = {(task._role.get_name(), task.name): task for task in tasks}
-        self._first = {task._role.get_name(): task for task in reversed(tasks)}
+        tasks = list(_flat(self.play.tasks))
+        asked = [task.name for task in tasks].index(QUESTION)
+        # The checks before a host is asked anything, and those of its answer.
+        self.checks = tasks[:asked], tasks[asked:]
+        imported = list(_flat(self.play.roles[0].compile(play=self.play)))
+        self._tasks = {(task._role.get_name(), task.name): task for task in imported}
+        self._first = {task._role.get_name(): task for task in reversed(imported)}
 
     @property
     def groups(self) -> dict[str, list[str]]:
@@ -102,35 +102,30 @@ class Project:
 
     def task(self, role: str, name: str) -> Task:
         """A task of a role, by its name."""
+        if (role, name) not in self._tasks:
+            includes = [task for (of, _), task in self._tasks.items() if of == role and task.action == INCLUDE]
+            for include in includes:
+                for task in self._included(include):
+                    self._tasks.setdefault((role, task.name), task)
         return self._tasks[role, name]
 
     def role_task(self, role: str) -> Task:
         """Some task of a role: all of a role's tasks see the same variables."""
         return self._first[role]
 
-    def included(self, task: Task) -> list[Block]:
+    def _included(self, task: Task) -> Iterator[Task]:
         """The tasks of the file that a task includes while a play runs."""
-        if task._uuid not in self._included:
-            path = Path(task._role._role_path, "tasks", task.args["_raw_params"])
-            self._included[task._uuid] = load_list_of_blocks(
-                self.loader.load_from_file(str(path), trusted_as_template=True),
-                play=self.play,
-                parent_block=task.copy().build_parent_block(),
-                role=task._role,
-                use_handlers=False,
-                variable_manager=self.variables,
-                loader=self.loader,
-            )
-        return self._included[task._uuid]
-
-    def _walk(self, blocks: Iterable[Block | Task]) -> Iterator[Task]:
-        for item in blocks:
-            if isinstance(item, Block):
-                yield from self._walk([*item.block, *item.rescue])
-            else:
-                yield item
-                if item.action == INCLUDE and "{{" not in item.args["_raw_params"]:
-                    yield from self._walk(self.included(item))
+        path = Path(task._role._role_path, "tasks", task.args["_raw_params"])
+        blocks = load_list_of_blocks(
+            self.loader.load_from_file(str(path), trusted_as_template=True),
+            play=self.play,
+            parent_block=task.copy().build_parent_block(),
+            role=task._role,
+            use_handlers=False,
+            variable_manager=self.variables,
+            loader=self.loader,
+        )
+        return _flat(blocks)
 
     def _given(self, name: str, keys: Iterable[str]) -> Values:
         variables = self.variables.get_vars(play=self.play, host=self._host(name))
@@ -141,10 +136,22 @@ class Project:
         return self._inventory.get_host(name)
 
 
+def _flat(blocks: Iterable[Block | Task]) -> Iterator[Task]:
+    for item in blocks:
+        if isinstance(item, Block):
+            yield from _flat([*item.block, *item.rescue])
+        else:
+            yield item
+
+
 @functools.cache
 def _vault_secrets() -> Any:
     # Once: Ansible keeps them for the whole process.
     identities, ask = list(constants.DEFAULT_VAULT_IDENTITY_LIST), constants.DEFAULT_ASK_VAULT_PASS
+    if not (identities or ask or constants.DEFAULT_VAULT_PASSWORD_FILE):
+        return []
+    from ansible.cli import CLI  # takes as long as all the rest of Ansible that is needed here
+
     return CLI.setup_vault_secrets(DataLoader(), vault_ids=identities, ask_vault_pass=ask, auto_prompt=False)
 
 
@@ -183,34 +190,33 @@ class Target:
         except AnsibleError as error:
             raise ProjectError(str(error)) from error
 
-    def check(self, found: Values | None = None) -> None:
-        """Run the checks of the role's preflight: without `found`, the answer of a host, those before it is asked.
+    def check_settings(self) -> None:
+        """Run the checks of the role's preflight that need nothing of the host.
 
         Raises ProjectError with what the first one that fails says.
         """
+        self._check(self._project.checks[0])
+
+    def check(self, found: Values) -> None:
+        """Run the checks of the role's preflight on `found`, what the host has answered. Raises ProjectError, too."""
+        self._registered["__app_service_found"] = found
+        self._check(self._project.checks[1])
+
+    def _check(self, tasks: list[Task]) -> None:
         try:
-            if not self.value("app_release", "__app_release_is_url"):
-                artifact = _artifact(self.value("app_release", "app_release_artifact"))
-                self._registered["__app_release_local"] = artifact
-            if found:
-                self._registered["__app_service_inspection"] = {"stdout": json.dumps(found)}
-            self._check(self._project.preflight)
+            for task in tasks:
+                if task.action == FACT and self._applies(task):
+                    for name, value in task.args.items():
+                        self._registered[name] = self._fact(task, name, value)
+                elif task.action in CHECKS and self._applies(task):
+                    CHECKS[task.action](task.args, self._templar(task))
         except AnsibleError as error:
             raise ProjectError(str(error)) from error
 
-    def _check(self, blocks: Iterable[Block | Task]) -> bool:
-        for item in blocks:
-            if isinstance(item, Block):
-                if not self._check(item.block):
-                    return False
-            elif item.name == QUESTION and "__app_service_inspection" not in self._registered:
-                return False
-            elif item.action == FACT and self._applies(item):
-                for name in item.args.keys() - self._registered.keys():
-                    self._registered[name] = self._templar(item).template(item.args[name])
-            elif item.action in CHECKS and self._applies(item):
-                CHECKS[item.action](item.args, self._templar(item))
-        return True
+    def _fact(self, task: Task, name: str, value: object) -> object:
+        if name == "__app_release_local":  # the same program, without starting it for every host
+            return _artifact(self.value("app_release", "app_release_artifact"))
+        return self._templar(task).template(value)
 
     def _applies(self, task: Task) -> bool:
         templar = self._templar(task)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import uuid
 from pathlib import Path
 
 from ansible.utils.helpers import pct_to_int
@@ -33,20 +32,21 @@ def dispatch() -> None:
 
 
 def _provision(target: Target) -> None:
-    target.check()
-    question = target.value("app_service", "__app_service_question", dispatch_compare_only=True)
-    contents = _contents(target, question["paths"])
-    public = [file["dest"] for name, file in contents.items() if "/" not in name]
+    target.check_settings()
+    question = target.value("app_service", "__app_service_question", dispatch_service_steps=["compare"])
+    files = target.value("app_service", "__app_service_files")
+    public = {file["dest"]: question["paths"][file["dest"]]["content"] for file in files}
     question["texts"] += public
     found = host.get_fact(Inspection, _stdin=json.dumps(question))
     if found is None:
         raise ProjectError("this host could not be inspected (see above); python3 and sudo have to work there")
     target.check(found)
+    if target.value("dispatch", "__dispatch_settled"):
+        host.log("Nothing to change")
+        return
 
     (account,) = target.arguments("app_account", "Create the user")
     (home,) = target.arguments("app_account", "Create its home, which root owns")
-    directories = target.arguments("app_service", "Plan | Create the directories")
-    unit = target.value("app_service", "app_service_name")
     operations.packages(
         name="Runbook step 1, install the runtime",
         names=target.value("python_runtime", "python_runtime_packages"),
@@ -61,52 +61,38 @@ def _provision(target: Target) -> None:
         stands=path in found["complete"],
         plan=lambda: _build(target, home["path"]),
     )
-    for wanted in host.loop(directories):
-        operations.directory(
-            name=f"Runbook step 5, create {wanted['path']}", wanted=wanted, unlike=found["paths"][wanted["path"]]
-        )
-
     if target.value("dispatch", "dispatch_drain_old_broker"):
         (drain,) = target.arguments("dispatch", "Drain | Wait until no order waits there")
         operations.drain(
             name="Leave no order behind on the RabbitMQ that was, as asked",
             argv=[str(word) for word in drain["argv"]],
-            old=_setting("AMQP_HOST", found["texts"][contents["environment"]["dest"]]),
+            old=_setting("AMQP_HOST", found["texts"][files[0]["dest"]]),
             new=target.value("dispatch", "dispatch_amqp_host"),
         )
 
-    unlike = {file["dest"]: found["paths"][file["dest"]] for file in contents.values()}
-    if found["link"] != path:
-        unlike[question["link"]] = [f"leads to {found['link'] or 'nothing'}, not to {path}"]
-    differs = any(unlike.values())
-    _show(
-        unlike, {file["dest"]: file["content"] for file in contents.values() if file["dest"] in public}, found["texts"]
-    )
+    differs = target.value("app_service", "__app_service_differs")
+    _show(found, public, path)
+    fresh = not found["link"]  # has nothing to be careful with, and need not wait for the canary
     for number, batch in host.loop(_batches(target)):
-        if host.name in batch:
+        if (number == 1) if fresh else (host.name in batch):
             operations.activation(
                 name=f"Runbook steps 5 and 6, switch to what is new, if it works (batch {number})",
                 differs=differs,
-                contents=contents,
-                plan=lambda: _activate(target, directories[0]["path"]),
+                plan=lambda: _activation(target),
             )
-    if not differs:  # or else the switch has enabled and started it
-        operations.service(
-            name="Runbook step 6, keep the service enabled and running",
-            unit=unit,
-            seconds=target.value("app_service", "app_service_start_seconds"),
-            found=found["unit"],
-            explain=lambda: _await_failure(target),
+    if differs:  # the switch has done what follows, too
+        return
+    for wanted in host.loop(target.arguments("app_service", "Keep | The directories as they are to be")):
+        operations.directory(
+            name=f"Runbook step 5, keep {wanted['path']}", wanted=wanted, unlike=found["paths"][wanted["path"]]
         )
-
-
-def _contents(target: Target, wanted: dict[str, Values]) -> dict[str, Values]:
-    """What is switched at once, by name below the staging directory: each file's `dest`, `mode` and `content`."""
-    files = {file["staged"]: file["dest"] for file in target.value("app_service", "__app_service_files")}
-    directory = target.value("app_service", "__app_service_credentials_directory")
-    for name in target.value("app_service", "app_service_credentials"):
-        files[f"credentials/{name}"] = f"{directory}/{name}"
-    return {name: {"dest": dest, **wanted[dest]} for name, dest in files.items()}
+    operations.service(
+        name="Runbook step 6, keep the service enabled and running",
+        unit=target.value("app_service", "app_service_name"),
+        seconds=target.value("app_service", "app_service_start_seconds"),
+        found=found["unit"],
+        explain=lambda: _await_failure(target),
+    )
 
 
 def _build(target: Target, home: str) -> tuple[Values, Values, str]:
@@ -128,15 +114,10 @@ def _build(target: Target, home: str) -> tuple[Values, Values, str]:
     return artifact, build, failure["msg"]
 
 
-def _activate(target: Target, configuration: str) -> tuple[str, Values]:
-    """Where to stage the new files, and the program that switches to them."""
-    staged = f"{configuration}/next.{uuid.uuid4().hex}"
-    (command,) = target.arguments(
-        "app_service",
-        "Activate | Check the new state, switch to it, prove it or go back",
-        __app_service_staged={"path": staged},
-    )
-    return staged, command
+def _activation(target: Target) -> Values:
+    """The program that switches to what is new, and what it is given."""
+    (command,) = target.arguments("app_service", "Activate | Check the new state, switch to it, prove it or go back")
+    return command
 
 
 def _setting(name: str, environment: str) -> str:
@@ -169,12 +150,14 @@ def _batches(target: Target) -> list[tuple[int, list[str]]]:
     return batches
 
 
-def _show(unlike: dict[str, list[str]], wanted: dict[str, str], found: dict[str, str]) -> None:
-    """Say which files are not as wanted and, with --diff, what changes in those that hold no secret."""
-    for path, reasons in unlike.items():
-        if reasons:
-            host.log(f"{path}: {', '.join(reasons)}")
-        if config.DIFF and path in wanted:
-            lines = difflib.unified_diff(found[path].splitlines(), wanted[path].splitlines(), path, path, lineterm="")
-            for line in lines:
+def _show(found: Values, public: dict[str, str], release: str) -> None:
+    """Say in what a host differs and, with --diff, what changes in the files that hold no secret."""
+    for path, unlike in found["paths"].items():
+        if unlike:
+            host.log(f"{path}: {', '.join(unlike)}")
+        if config.DIFF and path in public:
+            before, after = found["texts"][path].splitlines(), public[path].splitlines()
+            for line in difflib.unified_diff(before, after, path, path, lineterm=""):
                 host.log(line)
+    if found["link"] != release:
+        host.log(f"the live release is {found['link'] or 'none'}, and is to be {release}")

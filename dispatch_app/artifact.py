@@ -1,8 +1,9 @@
 """Build the artifact: `python -m dispatch_app.artifact dist/dispatch.zip`.
 
-A zip with `dispatch_app/`, its hash-pinned `requirements.txt`, and the wheels those name, so
-that a host without a package index can build its venv. The same sources give the same
-bytes: entries are sorted and stored, times and modes are fixed.
+A zip with `dispatch_app/`, its hash-pinned `requirements.txt`, the wheels those name and, in
+`installer/`, pip's own, so that a host without a package index and without pip can build its
+venv. The same sources give the same bytes: entries are sorted and stored, times and modes are
+fixed.
 """
 
 from __future__ import annotations
@@ -51,12 +52,12 @@ def build(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def contents(package: Path, pinned: list[Path]) -> dict[str, bytes]:
-    """Return what belongs in the artifact, path to content."""
+def contents(package: Path, pinned: dict[str, list[Path]]) -> dict[str, bytes]:
+    """Return what belongs in the artifact, path to content; `pinned` are the wheels by their directory in it."""
     files = {f"dispatch_app/{file.name}": file for file in package.glob("*.py") if file.name != "artifact.py"}
     files["__main__.py"] = package / "standalone.py"
     files["requirements.txt"] = package / "requirements.txt"
-    files.update((f"wheels/{wheel.name}", wheel) for wheel in pinned)
+    files.update((f"{directory}/{wheel.name}", wheel) for directory, some in pinned.items() for wheel in some)
     return {name: file.read_bytes() for name, file in files.items()}
 
 
@@ -68,7 +69,10 @@ def main(argv: list[str]) -> int:
     target = Path(argv[0])
     with tempfile.TemporaryDirectory() as directory:
         try:
-            pinned = wheels(_PACKAGE / "requirements.txt", Path(directory))
+            pinned = {
+                "wheels": wheels(_PACKAGE / "requirements.txt", Path(directory, "wheels")),
+                "installer": wheels(_PACKAGE / "installer.txt", Path(directory, "installer")),
+            }
         except subprocess.CalledProcessError as error:
             print(f"pip could not get the pinned wheels (exit code {error.returncode})", file=sys.stderr)
             return 1

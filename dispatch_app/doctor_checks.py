@@ -236,8 +236,12 @@ def _rebuild(p: Patient, evidence: str, cause: str) -> Finding:
     if interpreter is None or not (release / "requirements.txt").exists():
         return _provision(evidence, cause)
     wheels = "--no-index --find-links wheels " if (release / "wheels").is_dir() else ""
-    install = f"venv/bin/python -m pip install --quiet {wheels}-r requirements.txt"
-    return Finding(evidence, cause, f"cd {release} && {interpreter} -m venv --clear venv && {install} && {_RESTART}")
+    # As roles/app_release/files/build.sh: with pip where the release carries it, or else with the distribution's.
+    carried = next(iter(release.glob("installer/pip-*.whl")), None)
+    without, pip = ("--without-pip ", f"installer/{carried.name}/pip") if carried else ("", "-m pip")
+    install = f"venv/bin/python {pip} install --quiet {wheels}-r requirements.txt"
+    venv = f"{interpreter} -m venv --clear {without}venv"
+    return Finding(evidence, cause, f"cd {release} && {venv} && {install} && {_RESTART}")
 
 
 def _reinstall(p: Patient, evidence: str, cause: str) -> Finding:

@@ -14,7 +14,13 @@ from tests.lab.ansible import Run, playbook
 from tests.lab.hosts import execute
 
 # What the playbooks would leave on a host.
-TRACES = ["/app", "/etc/dispatch", "/etc/systemd/system/dispatch.service", "/usr/bin/dispatch", "/usr/bin/unzip"]
+TRACES = [
+    "/app",
+    "/etc/dispatch",
+    "/etc/systemd/system/dispatch.service",
+    "/usr/bin/dispatch",
+    "/usr/lib/python3.11/ensurepip",
+]
 
 
 @pytest.fixture

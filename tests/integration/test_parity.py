@@ -163,7 +163,7 @@ DRIFTS = {
     "a missing home": "rm -r /app",
     "a deleted file of the venv": "rm /app/current/venv/lib/python*/site-packages/pika/spec.py",
     "an edited file of the venv": "echo >> /app/current/venv/lib/python3.11/site-packages/pika/spec.py",
-    "a missing package": "dpkg --remove unzip",
+    "a missing package": "dpkg --remove python3.11-venv",
 }
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import runpy
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +15,7 @@ import pytest
 from deploys import operations
 from deploys.connection import reach
 from deploys.facts import PROGRAM
-from deploys.project import Project, ProjectError
+from deploys.project import Project, ProjectError, Target
 
 # What a fresh Debian host answers.
 FOUND: dict[str, Any] = {
@@ -41,7 +38,7 @@ def project(tmp_path: Path) -> Callable[..., Project]:
     good = {
         "ansible_host": "192.0.2.1",
         "dispatch_amqp_host": "rabbit",
-        "dispatch_amqp_password": "secret",
+        "dispatch_amqp_password": "not-to-be-seen",
         "dispatch_artifact": str(artifact),
     }
 
@@ -52,6 +49,12 @@ def project(tmp_path: Path) -> Callable[..., Project]:
         return Project([str(inventory)])
 
     return make
+
+
+def check(target: Target) -> None:
+    """All that is checked before a fresh Debian host changes."""
+    target.check_settings()
+    target.check(FOUND)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +77,11 @@ def project(tmp_path: Path) -> Callable[..., Project]:
 def test_bad_values_are_refused_in_the_role_s_words(
     project: Callable[..., Project], variables: dict[str, object], said: str
 ) -> None:
+    target = project(**variables).host("h1", {})
     with pytest.raises(ProjectError) as refused:
-        project(**variables).host("h1", {}).check(FOUND)
+        check(target)
     assert said in " ".join(str(refused.value).split())
-    assert "secret" not in str(refused.value)
+    assert "not-to-be-seen" not in str(refused.value)
 
 
 def test_a_release_is_where_the_role_builds_it(project: Callable[..., Project]) -> None:
@@ -86,7 +90,7 @@ def test_a_release_is_where_the_role_builds_it(project: Callable[..., Project]) 
     (current,) = target.arguments("app_service", "Plan | Compare the release")
     assert current["src"] == target.value("app_release", "__app_release_directory")
     assert current["src"].endswith("-python3.11")
-    question = target.value("app_service", "__app_service_question", dispatch_compare_only=True)
+    question = target.value("app_service", "__app_service_question", dispatch_service_steps=["compare"])
     assert 'AMQP_HOST="other"' in question["paths"]["/etc/dispatch/environment"]["content"]
 
 
@@ -191,24 +195,21 @@ def test_an_account_is_changed_in_what_differs(found: dict[str, Any] | None, com
     assert [command.get_raw_value() for command in operations.account._inner(ACCOUNT, found)] == commands
 
 
-def test_secrets_travel_on_standard_input_alone() -> None:
-    contents = {
-        "environment": {"content": 'AMQP_HOST="rabbit"\n', "mode": "0644"},
-        "credentials/amqp_password": {"content": "secret", "mode": "0600"},
+def test_secrets_travel_on_standard_input_alone(project: Callable[..., Project]) -> None:
+    target = project().host("h1", {})
+    check(target)
+    (activate,) = target.arguments("app_service", "Activate | Check the new state, switch to it, prove it or go back")
+    (switch,) = operations.activation._inner(True, lambda: activate)
+    assert "not-to-be-seen" not in switch.get_raw_value()
+    contents = json.loads(switch.connector_arguments["_stdin"])
+    assert {name: file["mode"] for name, file in contents.items()} == {
+        "environment": "0644",
+        "unit": "0644",
+        "command": "0755",
+        "credentials/amqp_password": "0600",
     }
-    activate = {"argv": ["/app/python", "-", "--name=dispatch"], "stdin": "the program"}
-    unpack, switch = operations.activation._inner(True, contents, lambda: ("/etc/dispatch/next.1", activate))
-    assert "secret" not in unpack.get_raw_value()
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(unpack.connector_arguments["_stdin"]))) as archive:
-        modes = {member.name: f"{member.mode:04o}" for member in archive}
-        assert modes == {"credentials": "0700", "environment": "0644", "credentials/amqp_password": "0600"}
-        assert {member.uid for member in archive} == {0}
-        password = archive.extractfile("credentials/amqp_password")
-        assert password is not None
-        assert password.read() == b"secret"
-    assert switch.get_raw_value() == "/app/python - --name=dispatch"
-    assert switch.connector_arguments["_stdin"] == "the program"
-    assert not list(operations.activation._inner(False, contents, lambda: ("/etc/dispatch/next.1", activate)))
+    assert contents["credentials/amqp_password"]["content"] == "not-to-be-seen"
+    assert not list(operations.activation._inner(False, lambda: activate))
 
 
 def test_a_directory_is_labelled_where_selinux_says_so() -> None:

@@ -1,4 +1,5 @@
-# Builds one release: sh -s ARTIFACT RELEASE INTERPRETER, as root, with this script on standard input.
+# Builds one release: sh -s ARTIFACT RELEASE INTERPRETER, as root, with this script on standard input. It takes the
+# artifact away again, unless another play is building from it.
 # The release is complete when its .complete file stands, or it is as it was before: another run begins anew.
 # With RELEASE alone it tells by its exit code whether that release still is what was built.
 set -eu
@@ -23,12 +24,13 @@ if ! flock --nonblock 9; then
   echo "another play is building $release on this host right now; wait for it to end, then run this one again" >&2
   exit 75
 fi
+trap 'rm -f "$artifact"' EXIT
 ! stands "$release" || exit 0
 
 give_up() {
   left=$(df -Pk "$(dirname "$release")" | awk 'NR == 2 { print $4 }')
   [ "$left" -gt 10240 ] || echo "the disk is full: $left KiB are left for $release; make room and run the play again" >&2
-  rm -rf "$release"
+  rm -rf "$release" "$artifact"
   [ ! -e "$release.damaged" ] || mv "$release.damaged" "$release"
 }
 # It may be the live one, which then is away for as long as this takes; what runs has its code in memory.
@@ -39,13 +41,22 @@ fi
 trap give_up EXIT
 mkdir -p "$release"
 cd "$release"
-unzip -q "$artifact"
-"$interpreter" -m venv venv
+"$interpreter" -m zipfile -e "$artifact" .
 
-# An artifact that carries its wheels needs no index.
+# An artifact that carries pip needs none of the distribution's, and none in its venv.
+set -- installer/pip-*.whl
+if [ -e "$1" ]; then
+  "$interpreter" -m venv --without-pip venv
+  pip=$1/pip
+else
+  "$interpreter" -m venv venv
+  pip='-m pip'
+fi
+# One that carries its wheels needs no index.
 set -- --quiet --no-input --no-cache-dir --disable-pip-version-check --requirement requirements.txt
 [ ! -d wheels ] || set -- "$@" --no-index --find-links wheels
-venv/bin/python -m pip install "$@"
+# shellcheck disable=SC2086 # two words, or a path without spaces
+venv/bin/python $pip install "$@"
 
 # The service can't write here, so nothing would compile its modules later.
 venv/bin/python -m compileall -q -x '/venv/' "$release"
@@ -55,4 +66,4 @@ chmod -R u=rwX,go=rX .
 { sha256sum "$artifact" | cut -d ' ' -f 1 && digest "$release"; } > .complete.new
 mv .complete.new .complete
 trap - EXIT
-rm -rf "$release.damaged"
+rm -rf "$release.damaged" "$artifact"

@@ -1,7 +1,9 @@
 """Switches a host to a release and its settings, proves that it works, or puts everything back.
 
-Runs on the host, as root, from standard input: ``python3 - --name dispatch …``. It is one program and not a list of
-tasks so that it ends on its own, one way or the other, when the controller goes away in the middle.
+Runs on the host, as root: ``python3 -c <this text> --name dispatch …``. Standard input, as JSON, gives the files to
+make live, secrets among them, each with its `mode` and its `content`: ``environment``, ``unit``, ``command`` and
+``credentials/<name>``. It is one program and not a list of tasks so that it ends on its own, one way or the other, when
+the controller goes away in the middle.
 
 Exit codes: 0 the new state runs; 3 the check failed and nothing live was touched; 4 the new state did not become
 healthy and the old one was put back; 75 another activation is under way (sysexits.h, EX_TEMPFAIL).
@@ -12,11 +14,13 @@ from __future__ import annotations
 import argparse
 import fcntl
 import http.client
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,6 +76,7 @@ class Service:
 def main() -> int:
     arguments = parse()
     service = Service(arguments.name, arguments.user, arguments.home, arguments.ready_url, arguments.budget)
+    contents = json.load(sys.stdin)
     # The connection may go away; what was begun is still brought to an end.
     for number in (signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
@@ -79,13 +84,14 @@ def main() -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            remove(arguments.staged)
             say(f"another play is switching {service.name} on this host; wait for it to end, then run this one again")
             return BUSY
-        if not arguments.staged.is_dir():  # cleared away by a play that was switching until now
-            say(f"another play has just switched {service.name} on this host; run this one again")
-            return BUSY
-        return activate(service, arguments.release, arguments.staged, arguments.check, arguments.keep)
+        try:
+            staged = stage(service, contents)
+        except OSError as error:
+            say(f"the new settings could not be written, so nothing that is live has changed: {error}")
+            return CHECK_FAILED
+        return activate(service, arguments.release, staged, arguments.check, arguments.keep)
 
 
 def parse() -> argparse.Namespace:
@@ -94,12 +100,24 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--user", required=True, help="the user it runs as")
     parser.add_argument("--home", required=True, type=Path, help="the directory that holds current")
     parser.add_argument("--release", required=True, type=Path, help="the release to switch to")
-    parser.add_argument("--staged", required=True, type=Path, help="the directory with the new files")
     parser.add_argument("--check", default="", help="command of the release that must pass first, relative to it")
     parser.add_argument("--ready-url", default="", help="http URL that answers 200 once the service is ready")
     parser.add_argument("--budget", type=float, default=60, help="seconds the service may take to be ready")
     parser.add_argument("--keep", type=int, default=3, help="releases to keep, the live one included")
     return parser.parse_args()
+
+
+def stage(service: Service, contents: dict[str, dict[str, str]]) -> Path:
+    """Write the new files into a directory of their own, which root alone can enter; return its path."""
+    service.configuration.mkdir(exist_ok=True)
+    service.configuration.chmod(0o755)
+    staged = Path(tempfile.mkdtemp(prefix="next.", dir=service.configuration))
+    (staged / "credentials").mkdir(mode=0o700)
+    for name, file in contents.items():
+        path = staged / name
+        path.write_text(file["content"])
+        path.chmod(int(file["mode"], 8))
+    return staged
 
 
 def activate(service: Service, release: Path, staged: Path, check: str, keep: int) -> int:

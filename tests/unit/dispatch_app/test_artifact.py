@@ -6,6 +6,8 @@ import re
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from dispatch_app import artifact
 
 PACKAGE = Path(artifact.__file__).parent
@@ -26,7 +28,7 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
             target.write_bytes(file.read_bytes())
             target.chmod(0o600 if copy == "one" else 0o755)
             os.utime(target, (stamp, stamp))
-    one, two = (artifact.build(artifact.contents(tmp_path / copy, [])) for copy in ("one", "two"))
+    one, two = (artifact.build(artifact.contents(tmp_path / copy, {})) for copy in ("one", "two"))
     assert one == two
 
 
@@ -37,7 +39,7 @@ def test_one_changed_byte_gives_another_artifact() -> None:
 def test_it_holds_the_package_the_pins_and_the_wheels(tmp_path: Path) -> None:
     wheel = tmp_path / "pika-1.0-py3-none-any.whl"
     wheel.write_bytes(b"wheel")
-    found = names(artifact.build(artifact.contents(PACKAGE, [wheel])))
+    found = names(artifact.build(artifact.contents(PACKAGE, {"wheels": [wheel]})))
     assert {"dispatch_app/__main__.py", "requirements.txt", f"wheels/{wheel.name}"} <= set(found)
     assert not [name for name in found if "artifact" in name or "test" in name or "__pycache__" in name]
     modules = {f"dispatch_app/{file.name}" for file in PACKAGE.glob("*.py")} - {"dispatch_app/artifact.py"}
@@ -50,9 +52,10 @@ def test_entries_are_stored_with_fixed_time_and_mode() -> None:
     assert entry.external_attr >> 16 == 0o100644
 
 
-def test_every_requirement_is_pinned_by_version_and_hash_and_names_no_index() -> None:
-    lines = (PACKAGE / "requirements.txt").read_text().replace("\\\n", " ").splitlines()
+@pytest.mark.parametrize(("file", "count"), [("requirements.txt", 2), ("installer.txt", 1)])
+def test_every_requirement_is_pinned_by_version_and_hash_and_names_no_index(file: str, count: int) -> None:
+    lines = (PACKAGE / file).read_text().replace("\\\n", " ").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
-    assert len(pins) == 2
+    assert len(pins) == count
     for pin in pins:
         assert re.fullmatch(r"[a-z-]+==[0-9.]+( +--hash=sha256:[0-9a-f]{64})+", pin)

@@ -87,7 +87,7 @@ def test_a_check_that_ends_by_itself_ends_no_other(monkeypatch: pytest.MonkeyPat
 
 def test_the_artifact_is_a_program(tmp_path: Path) -> None:
     program = tmp_path / "dispatch.zip"
-    program.write_bytes(artifact.build(artifact.contents(PACKAGE, [])))
+    program.write_bytes(artifact.build(artifact.contents(PACKAGE, {})))
     shutil.unpack_archive(program, tmp_path / "unpacked")
     for path in (program, tmp_path / "unpacked"):
         done = subprocess.run([sys.executable, "-I", path, "--version"], capture_output=True, text=True, check=True)
