@@ -12,7 +12,7 @@ import textwrap
 import time
 from typing import Any
 
-from . import __version__
+from . import __version__, topology
 from .doctor_broker import LookError
 from .doctor_checks import CHECKS, CONTROLLER, ERROR, Patient
 from .doctor_host import Host
@@ -113,9 +113,8 @@ def _flow(patient: Patient, states: dict[str, str]) -> dict[str, Any]:
             depths = patient.depths
         except LookError:
             return flow
-        retry = [depth.ready for name, depth in depths.items() if depth and ".retry." in name]
-        dead = depths[f"{s.queue}.dead"]
-        flow["retry"], flow["dead"] = sum(retry), dead.ready if dead else 0
+        retry, dead = [depths[name] for name in topology.retry_queues(s)], depths[topology.dead_queue(s)]
+        flow["retry"], flow["dead"] = sum(depth.ready for depth in retry if depth), dead.ready if dead else 0
         if patient.orders:
             flow["ready"], flow["consumers"] = patient.orders
     return flow

@@ -225,11 +225,6 @@ class Broker:
         found = self.get(f"/api/queues/{self._vhost}/{quote(name, safe='')}")
         return dict(found) if found else None
 
-    def exchange(self) -> dict[str, Any] | None:
-        """The exchange orders are published to. Raises LookError."""
-        found = self.get(f"/api/exchanges/{self._vhost}/{quote(self.settings.exchange, safe='')}")
-        return dict(found) if found else None
-
     def bindings(self) -> list[str]:
         """The routing keys that bind the order queue to the exchange. Raises LookError."""
         s = self.settings

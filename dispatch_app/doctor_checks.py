@@ -18,7 +18,7 @@ from typing import NamedTuple
 from . import topology
 from .doctor_broker import Attempt, Broker, Depth, LookError
 from .doctor_host import NAME, OLDEST_PYTHON, UNIT, USER, Host
-from .settings import SettingsError
+from .settings import Settings, SettingsError
 
 ERROR, WARNING = "error", "warning"
 HOST, BROKER, CONTROLLER = "host", "broker", "controller"  # where a fix is run
@@ -414,8 +414,6 @@ def logged_in(kind: str, p: Patient) -> Finding | None:
     found, s = p.broker.login, p.broker.settings
     if found.kind != kind:
         return None
-    user, vhost = shlex.quote(s.user), shlex.quote(s.vhost)
-    grant = f"rabbitmqctl set_permissions -p {vhost} {user} '.*' '.*' '.*'"
     if kind == "tls-expired":
         return _provision(found.evidence, "RabbitMQ's certificate has expired.", "rabbitmq")
     if kind == "tls-untrusted":
@@ -427,19 +425,21 @@ def logged_in(kind: str, p: Patient) -> Finding | None:
         return _provision(found.evidence, "RabbitMQ lets guest in from its own host only: use another user.")
     if kind == "vhost-missing":
         return Finding(found.evidence, "The virtual host does not exist.",
-                       f"rabbitmqctl add_vhost {vhost} && {grant}", BROKER)  # fmt: skip
+                       f"rabbitmqctl add_vhost {shlex.quote(s.vhost)} && {_grant(s)}", BROKER)  # fmt: skip
     if kind == "permission-missing":
-        return Finding(found.evidence, "The user may not use the virtual host.", grant, BROKER)
+        return Finding(found.evidence, "The user may not use the virtual host.", _grant(s), BROKER)
     return _provision(found.evidence, "What answers there is not RabbitMQ, or TLS is on at one end only.")
 
 
 def permission_missing(p: Patient) -> Finding | None:
-    s = p.broker.settings
     denied = None if p.broker.login.kind else p.broker.denied()
     if denied is None:
         return logged_in("permission-missing", p)
-    grant = f"rabbitmqctl set_permissions -p {shlex.quote(s.vhost)} {shlex.quote(s.user)} '.*' '.*' '.*'"
-    return Finding(denied, "The user lacks a permission that Dispatch needs.", grant, BROKER)
+    return Finding(denied, "The user lacks a permission that Dispatch needs.", _grant(p.broker.settings), BROKER)
+
+
+def _grant(s: Settings) -> str:
+    return f"rabbitmqctl set_permissions -p {shlex.quote(s.vhost)} {shlex.quote(s.user)} '.*' '.*' '.*'"
 
 
 # -- exchange and queues ------------------------------------------------------------------

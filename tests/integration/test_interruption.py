@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -32,22 +33,28 @@ def live(lab: TestLab) -> str:
     return lab.run(DISPATCH, "readlink", "/app/current")
 
 
+def release(artifact: Path) -> str:
+    """The id of an artifact's release on the Dispatch host."""
+    return f"{hashlib.sha256(artifact.read_bytes()).hexdigest()[:12]}-python3.11"
+
+
 def invocation(lab: TestLab) -> str:
     return lab.run(DISPATCH, "systemctl", "show", "dispatch", "-p", "InvocationID")
 
 
 @pytest.mark.parametrize(
-    "task",
+    ("task", "present"),
     [
-        "Build | Unpack it",
-        "Plan | Compare the environment",
-        "Activate | Stage the credentials",
-        "Activate | Check the new state",
-        "Build | Remove the artifact",
+        ("Build | Bring the artifact", "/app"),
+        ("Build | Unpack it", "/app"),
+        ("Switch to what is new", "/app"),
+        ("Activate | Check the new state", "/app"),
+        # In the middle of the switch, with the live state kept aside.
+        ("Activate | Check the new state", "/etc/dispatch/previous"),
     ],
 )
 def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_completes(
-    lab: TestLab, newer: Path, task: str
+    lab: TestLab, newer: Path, task: str, present: str
 ) -> None:
     command = [sys.executable, "-m", "ansible", "playbook", "-i", str(lab.inventory), "playbooks/dispatch.yml"]
     command += ["-e", f"dispatch_artifact={newer}"]
@@ -58,12 +65,16 @@ def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_comple
         assert play.stdout is not None
         for line in play.stdout:
             if task in line:
+                until(lambda: execute(lab.host(DISPATCH), "ls", present)[0] == 0)
                 os.killpg(play.pid, signal.SIGKILL)
                 break
         else:
             pytest.fail(f"the play has no task {task!r}")
     lab.assert_consuming()
 
+    # What had begun on the host ends by itself.
+    for lock in ("/run/dispatch-activate.lock", f"/run/lock/{release(newer)}.build"):
+        lab.run(DISPATCH, "flock", "--timeout=30", lock, "true")
     run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
     assert run.code == 0, run.output
     assert lab.run(DISPATCH, "ls", "/app/current/NOTE")
@@ -74,7 +85,7 @@ def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_comple
 
 def test_a_host_that_goes_away_completes_when_it_is_back(lab: TestLab, newer: Path) -> None:
     def watch(line: str) -> None:
-        if "Activate | Stage the credentials" in line:
+        if "Activate | Check the new state" in line:
             lab.host(DISPATCH).kill()
 
     interrupted = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}", watch=watch)
@@ -97,14 +108,12 @@ def test_a_host_that_goes_away_completes_when_it_is_back(lab: TestLab, newer: Pa
 )
 def test_two_plays_at_once_do_not_meet(lab: TestLab, newer: Path, lock: str, said: str) -> None:
     before = live(lab)
-    digest = subprocess.run(["sha256sum", str(newer)], capture_output=True, text=True, check=True).stdout[:12]
-    release = f"{digest}-python3.11"
-    held = lock.format(release=release)
+    held = lock.format(release=release(newer))
     lab.run(DISPATCH, "systemd-run", "--unit=holds-the-lock", "flock", held, "sleep", "infinity")
     run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
     lab.run(DISPATCH, "systemctl", "stop", "holds-the-lock")
     assert run.code != 0
-    assert said.format(release=release) in run.output
+    assert said.format(release=release(newer)) in run.output
     assert live(lab) == before
     lab.assert_consuming()
 
