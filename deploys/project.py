@@ -6,6 +6,7 @@ host variables, vaults, lookups and defaults mean the same to both engines. Noth
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import runpy
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 GROUP = "dispatch"
 INCLUDE = "ansible.builtin.include_tasks"
 FACT = "ansible.builtin.set_fact"
-QUESTION = "Compare the settings, the credentials, the release and the service's state with what is wanted"
+OS_RELEASE = "/etc/os-release"
+ASKED = "ansible.builtin.raw"  # asks a host which system it is, before all else
 Values = dict[str, Any]
 
 init_plugin_loader()
@@ -39,6 +41,15 @@ init_plugin_loader()
 
 class ProjectError(Exception):
     """A value is missing or wrong; the message names it and says what to do."""
+
+
+@contextlib.contextmanager
+def _speaking() -> Iterator[None]:
+    """What Ansible can't read or resolve is a ProjectError."""
+    try:
+        yield
+    except AnsibleError as error:
+        raise ProjectError(str(error)) from error
 
 
 class Project:
@@ -53,11 +64,9 @@ class Project:
         self.loader = DataLoader()
         # Relative paths mean the same as in a play.
         self.loader.set_basedir(str(ROOT / "playbooks"))
-        try:
+        with _speaking():
             self.loader.set_vault_secrets(_vault_secrets())
             self._inventory = InventoryManager(loader=self.loader, sources=sources or constants.DEFAULT_HOST_LIST)
-        except AnsibleError as error:
-            raise ProjectError(str(error)) from error
         self.variables = VariableManager(loader=self.loader, inventory=self._inventory)
         content = {
             "hosts": GROUP,
@@ -68,7 +77,7 @@ class Project:
         }
         self.play = Play.load(content, variable_manager=self.variables, loader=self.loader)
         tasks = list(_flat(self.play.tasks))
-        asked = [task.name for task in tasks].index(QUESTION)
+        asked = [task.action for task in tasks].index(ASKED)
         # The checks before a host is asked anything, and those of its answer.
         self.checks = tasks[:asked], tasks[asked:]
         imported = list(_flat(self.play.roles[0].compile(play=self.play)))
@@ -128,9 +137,10 @@ class Project:
         return _flat(blocks)
 
     def _given(self, name: str, keys: Iterable[str]) -> Values:
-        variables = self.variables.get_vars(play=self.play, host=self._host(name))
-        templar = Templar(loader=self.loader, variables=variables)
-        return {key: templar.template(variables[key]) for key in keys if key in variables}
+        with _speaking():
+            variables = self.variables.get_vars(play=self.play, host=self._host(name))
+            templar = Templar(loader=self.loader, variables=variables)
+            return {key: templar.template(variables[key]) for key in keys if key in variables}
 
     def _host(self, name: str) -> Host:
         return self._inventory.get_host(name)
@@ -172,8 +182,9 @@ class Target:
 
     def value(self, role: str, name: str, **registered: object) -> Any:
         """A variable as the tasks of a role see it; `registered` outrank all variables it refers to."""
-        templar = self._templar(self._project.role_task(role), registered)
-        return templar.template(templar.available_variables[name])
+        with _speaking():
+            templar = self._templar(self._project.role_task(role), registered)
+            return templar.template(templar.available_variables[name])
 
     def arguments(self, role: str, task_name: str, **registered: object) -> list[Values]:
         """The arguments of a role's task, once for every item of its loop; `registered` are results it refers to.
@@ -181,14 +192,12 @@ class Target:
         Raises ProjectError where a value can't be resolved.
         """
         task = self._project.task(role, task_name)
-        templar = self._templar(task, registered)
-        try:
+        with _speaking():
+            templar = self._templar(task, registered)
             if task.loop is None:
                 return [templar.template(task.args)]
             items = templar.template(task.loop)
             return [self._templar(task, {**registered, "item": item}).template(task.args) for item in items]
-        except AnsibleError as error:
-            raise ProjectError(str(error)) from error
 
     def check_settings(self) -> None:
         """Run the checks of the role's preflight that need nothing of the host.
@@ -199,19 +208,18 @@ class Target:
 
     def check(self, found: Values) -> None:
         """Run the checks of the role's preflight on `found`, what the host has answered. Raises ProjectError, too."""
+        self._registered["__python_runtime_release"] = {"stdout": found["texts"][OS_RELEASE]}
         self._registered["__app_service_found"] = found
         self._check(self._project.checks[1])
 
     def _check(self, tasks: list[Task]) -> None:
-        try:
+        with _speaking():
             for task in tasks:
                 if task.action == FACT and self._applies(task):
                     for name, value in task.args.items():
                         self._registered[name] = self._fact(task, name, value)
                 elif task.action in CHECKS and self._applies(task):
                     CHECKS[task.action](task.args, self._templar(task))
-        except AnsibleError as error:
-            raise ProjectError(str(error)) from error
 
     def _fact(self, task: Task, name: str, value: object) -> object:
         if name == "__app_release_local":  # the same program, without starting it for every host

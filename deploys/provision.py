@@ -13,8 +13,8 @@ from pyinfra.api import deploy
 from pyinfra.api.exceptions import PyinfraError
 
 from deploys import operations
-from deploys.facts import Inspection
-from deploys.project import GROUP, ProjectError, Target, Values, load
+from deploys.facts import Inspection, Unseen
+from deploys.project import GROUP, OS_RELEASE, ProjectError, Target, Values, load
 
 
 @deploy("Dispatch")
@@ -33,11 +33,19 @@ def dispatch() -> None:
 
 def _provision(target: Target) -> None:
     target.check_settings()
-    question = target.value("app_service", "__app_service_question", dispatch_service_steps=["compare"])
+    systems = target.value("python_runtime", "python_runtime_systems").values()
+    # Which of them the host has is not known yet.
+    packages = sorted({name for system in systems for name in system.get("packages", [])})
+    question = target.value(
+        "app_service",
+        "__app_service_question",
+        dispatch_service_steps=["compare"],
+        python_runtime_packages=packages,
+    )
     files = target.value("app_service", "__app_service_files")
     public = {file["dest"]: question["paths"][file["dest"]]["content"] for file in files}
-    question["texts"] += public
-    found = host.get_fact(Inspection, _stdin=json.dumps(question))
+    question["texts"] += [OS_RELEASE, *public]
+    found = host.get_fact(Inspection, _stdin=Unseen(json.dumps(question) + "\n"))
     if found is None:
         raise ProjectError("this host could not be inspected (see above); python3 and sudo have to work there")
     target.check(found)

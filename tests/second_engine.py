@@ -12,6 +12,9 @@ from typing import Any
 
 from tests.lab.ansible import ROOT
 
+# Not ``python -m pyinfra``: that imports paramiko before gevent can make its waiting for a jump host cooperative.
+PYINFRA = str(Path(sys.executable).with_name("pyinfra"))
+
 
 @dataclass(frozen=True)
 class Deploy:
@@ -37,7 +40,13 @@ class Deploy:
 def deploy(inventory: Path, *arguments: str) -> Deploy:
     """Run ``deploys/dispatch.py`` on `inventory`, which Ansible reads."""
     done = subprocess.run(
-        [sys.executable, "-m", "pyinfra", "--json", "deploys/inventory.py", "deploys/dispatch.py", *arguments],
+        [
+            PYINFRA,
+            "--json",
+            "deploys/inventory.py",
+            "deploys/dispatch.py",
+            *arguments,
+        ],
         cwd=ROOT,
         env={**os.environ, "ANSIBLE_INVENTORY": str(inventory)},
         stdin=subprocess.DEVNULL,

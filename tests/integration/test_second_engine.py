@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
 
 from tests.integration.conftest import DISPATCH, TestLab
 from tests.second_engine import deploy
@@ -22,4 +27,25 @@ def test_a_preview_shows_what_would_change(lab: TestLab) -> None:
     assert list(run.planned.values()) == [[DISPATCH]]
     assert "-# mine" in run.output
     assert lab.run(DISPATCH, "tail", "-n", "1", "/usr/bin/dispatch") == "# mine"
-    assert list(deploy(lab.inventory, "--yes").changed.values()) == [[DISPATCH]]
+    mended = deploy(lab.inventory, "--yes", "-vvv")
+    assert list(mended.changed.values()) == [[DISPATCH]]
+    assert "Loaded fact" in mended.output
+    assert lab.password not in mended.output + json.dumps(mended.report)
+
+
+def test_a_vault_is_opened_as_ansible_opens_it(lab: TestLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory, password = lab.inventory.with_name("vaulted"), tmp_path / "password"
+    shutil.copytree(lab.inventory, inventory)
+    password.write_text("of the vault")
+    vault = inventory / "group_vars" / "dispatch.yml"
+    vault.write_text(f"dispatch_amqp_password: {lab.password}\n")
+    subprocess.run(["ansible-vault", "encrypt", "--vault-password-file", str(password), str(vault)], check=True)
+    assert lab.password not in vault.read_text()
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(password))
+    opened = deploy(inventory, "--yes")
+    assert (opened.code, opened.changed) == (0, {}), opened.output
+    password.write_text("another")
+    refused = deploy(inventory, "--yes")
+    assert refused.code != 0
+    assert "Decryption failed" in refused.output
+    assert "Traceback" not in refused.output

@@ -9,6 +9,7 @@ import yaml
 
 from tests.integration.conftest import BROKER, DISPATCH, FRESH, TestLab
 from tests.lab.ansible import playbook
+from tests.second_engine import deploy
 
 BASTION = FRESH
 
@@ -65,6 +66,14 @@ def test_a_bastion_stands_between(lab: TestLab, behind_bastion: Path) -> None:
     run = playbook("dispatch", inventory=behind_bastion)
     assert (run.code, run.changed) == (0, 0), run.output
     logins = lab.run(DISPATCH, "journalctl", "--unit", "ssh", "--grep", "Accepted publickey", "--output", "cat")
+    assert f"for ec2-user from {address(lab, BASTION)} " in logins
+
+
+def test_pyinfra_goes_by_way_of_the_bastion_too(lab: TestLab, behind_bastion: Path) -> None:
+    since = lab.run(DISPATCH, "date", "+%H:%M:%S")
+    run = deploy(behind_bastion, "--yes")
+    assert (run.code, run.changed) == (0, {}), run.output
+    logins = lab.run(DISPATCH, "journalctl", "--unit=ssh", f"--since={since}", "--grep=Accepted", "--output=cat")
     assert f"for ec2-user from {address(lab, BASTION)} " in logins
 
 

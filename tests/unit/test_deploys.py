@@ -90,7 +90,7 @@ def test_a_release_is_where_the_role_builds_it(project: Callable[..., Project]) 
     (current,) = target.arguments("app_service", "Plan | Compare the release")
     assert current["src"] == target.value("app_release", "__app_release_directory")
     assert current["src"].endswith("-python3.11")
-    question = target.value("app_service", "__app_service_question", dispatch_service_steps=["compare"])
+    question = target.value("app_service", "__app_service_question")
     assert 'AMQP_HOST="other"' in question["paths"]["/etc/dispatch/environment"]["content"]
 
 

@@ -29,6 +29,7 @@ from tests.lab import LabError, engine, image
 from tests.lab.ansible import ROOT, playbook
 from tests.lab.hosts import Host, Lab, execute
 from tests.lab.inventory import listed
+from tests.second_engine import PYINFRA
 
 HERE = Path(__file__).parent
 ARTIFACT = ROOT / "dist" / "dispatch.zip"
@@ -95,8 +96,7 @@ class Bench:
             return [*ansible, str(HERE / "course.yml")], {"ANSIBLE_CONFIG": str(self.directory / "ansible.cfg")}
         if contender == "ansible":
             return [*ansible, "playbooks/dispatch.yml"], {}
-        pyinfra = [sys.executable, "-m", "pyinfra", "--yes", "deploys/inventory.py", "deploys/dispatch.py"]
-        return pyinfra, {"ANSIBLE_INVENTORY": inventory}
+        return [PYINFRA, "--yes", "deploys/inventory.py", "deploys/dispatch.py"], {"ANSIBLE_INVENTORY": inventory}
 
     def measure(self, contender: str, size: int, broker: str) -> Figure:
         """Run a contender once. Raises LabError with its output where it fails or does not do what it is to."""
