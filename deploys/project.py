@@ -44,7 +44,7 @@ class ProjectError(Exception):
 
 
 @contextlib.contextmanager
-def _speaking() -> Iterator[None]:
+def _as_project_error() -> Iterator[None]:
     """What Ansible can't read or resolve is a ProjectError."""
     try:
         yield
@@ -64,7 +64,7 @@ class Project:
         self.loader = DataLoader()
         # Relative paths mean the same as in a play.
         self.loader.set_basedir(str(ROOT / "playbooks"))
-        with _speaking():
+        with _as_project_error():
             self.loader.set_vault_secrets(_vault_secrets())
             self._inventory = InventoryManager(loader=self.loader, sources=sources or constants.DEFAULT_HOST_LIST)
         self.variables = VariableManager(loader=self.loader, inventory=self._inventory)
@@ -137,7 +137,7 @@ class Project:
         return _flat(blocks)
 
     def _given(self, name: str, keys: Iterable[str]) -> Values:
-        with _speaking():
+        with _as_project_error():
             variables = self.variables.get_vars(play=self.play, host=self._host(name))
             templar = Templar(loader=self.loader, variables=variables)
             return {key: templar.template(variables[key]) for key in keys if key in variables}
@@ -182,7 +182,7 @@ class Target:
 
     def value(self, role: str, name: str, **registered: object) -> Any:
         """A variable as the tasks of a role see it; `registered` outrank all variables it refers to."""
-        with _speaking():
+        with _as_project_error():
             templar = self._templar(self._project.role_task(role), registered)
             return templar.template(templar.available_variables[name])
 
@@ -192,7 +192,7 @@ class Target:
         Raises ProjectError where a value can't be resolved.
         """
         task = self._project.task(role, task_name)
-        with _speaking():
+        with _as_project_error():
             templar = self._templar(task, registered)
             if task.loop is None:
                 return [templar.template(task.args)]
@@ -213,7 +213,7 @@ class Target:
         self._check(self._project.checks[1])
 
     def _check(self, tasks: list[Task]) -> None:
-        with _speaking():
+        with _as_project_error():
             for task in tasks:
                 if task.action == FACT and self._applies(task):
                     for name, value in task.args.items():

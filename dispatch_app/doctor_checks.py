@@ -240,7 +240,8 @@ def _rebuild(p: Patient, evidence: str, cause: str) -> Finding:
     carried = next(iter(release.glob("installer/pip-*.whl")), None)
     without, pip = ("--without-pip ", f"installer/{carried.name}/pip") if carried else ("", "-m pip")
     install = f"venv/bin/python {pip} install --quiet {wheels}-r requirements.txt"
-    venv = f"{interpreter} -m venv --clear {without}venv"
+    # Not --clear, which the venv would remember: it would not be as it was built.
+    venv = f"rm -rf venv && {interpreter} -m venv {without}venv"
     return Finding(evidence, cause, f"cd {release} && {venv} && {install} && {_RESTART}")
 
 
