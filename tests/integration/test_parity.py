@@ -181,6 +181,9 @@ def test_each_engine_mends_what_has_drifted(pair: Pair, drift: str, name: str) -
     assert pair.mend(name)
     pair.run(name, "rm -rf /app/releases/other")
     assert pair.listing(name) == before
+    # What runs is what stands there, not a release that has been replaced under it.
+    running = pair.run(name, "readlink /proc/$(systemctl show dispatch --property=MainPID --value)/cwd")
+    assert running == pair.run(name, "readlink /app/current")
 
 
 def test_a_preview_names_what_has_drifted_and_changes_nothing(pair: Pair) -> None:

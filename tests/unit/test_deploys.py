@@ -21,6 +21,7 @@ from deploys.project import Project, ProjectError, Target
 FOUND: dict[str, Any] = {
     "paths": {},
     "link": "",
+    "interrupted": False,
     "texts": {"/etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_ID="12"\nID=debian\n'},
     "unit": {"UnitFileState": "", "ActiveState": "inactive"},
     "account": None,

@@ -78,6 +78,7 @@ def main() -> int:
     service = Service(arguments.name, arguments.user, arguments.home, arguments.ready_url, arguments.budget)
     contents = json.load(sys.stdin)
     # The connection may go away; what was begun is still brought to an end.
+    detach()
     for number in (signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     with Path("/run", f"{service.name}-activate.lock").open("w") as lock:
@@ -92,6 +93,15 @@ def main() -> int:
             say(f"the new settings could not be written, so nothing that is live has changed: {error}")
             return CHECK_FAILED
         return activate(service, arguments.release, staged, arguments.check, arguments.keep)
+
+
+def detach() -> None:
+    """Leave the session: where the connection goes away, sudo(8) ends all that is in it."""
+    if os.getpgrp() == os.getpid():  # may not leave, see setsid(2); a child may
+        child = os.fork()
+        if child:
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
+    os.setsid()
 
 
 def parse() -> argparse.Namespace:

@@ -31,6 +31,7 @@ def main() -> None:
     answer: dict[str, Any] = {
         "paths": {path: differences(Path(path), wanted) for path, wanted in question["paths"].items()},
         "link": target(Path(question["link"])),
+        "interrupted": Path(question["backup"]).exists(),
         "texts": {path: text(Path(path)) for path in question["texts"]},
         "unit": unit(question["unit"]),
     }
