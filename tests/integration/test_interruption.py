@@ -48,7 +48,6 @@ def invocation(lab: TestLab) -> str:
         ("Build | Bring the artifact", "/app"),
         ("Build | Bring the artifact", "/app/releases/{release}/venv"),
         ("Build | Unpack it", "/app"),
-        ("Switch to what is new", "/app"),
         ("Switch to what is new", "/etc/dispatch/previous"),
         ("Activate | Check the new state", "/app"),
     ],
