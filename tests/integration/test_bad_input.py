@@ -107,6 +107,13 @@ def test_an_artifact_that_is_no_zip(site: Site, tmp_path: Path) -> None:
     site.refused(f"dispatch_artifact is {path}", "not a readable zip file", dispatch_artifact=str(path))
 
 
+def test_an_artifact_that_is_damaged(site: Site, artifact: Path) -> None:
+    with zipfile.ZipFile(artifact, "w") as archive:
+        archive.writestr("requirements.txt", "pika==1.4.4")
+    artifact.write_bytes(artifact.read_bytes().replace(b"pika", b"pixa"))
+    site.refused(f"dispatch_artifact is {artifact}", "requirements.txt is damaged")
+
+
 def test_an_artifact_with_another_checksum(site: Site, artifact: Path) -> None:
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
     site.refused(digest, f"dispatch_artifact_sha256 says {'0' * 64}", dispatch_artifact_sha256="0" * 64)

@@ -11,12 +11,15 @@ import json
 import sys
 import traceback
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 
 def describe(path: str) -> dict[str, Any]:
-    """`isreg`; of a file also `checksum`, its SHA-256, and what the command module says of ``python -m zipfile -l``."""
+    """`isreg`; of a file also `checksum`, its SHA-256, and what the command module would say of
+    ``python -m zipfile -l``, if that looked for damage, too.
+    """
     file = Path(path).expanduser()
     if not file.is_file():
         return {"isreg": False}
@@ -24,8 +27,10 @@ def describe(path: str) -> dict[str, Any]:
     listing = io.StringIO()
     try:
         with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+            error = f"{damaged} is damaged" if damaged else ""
             archive.printdir(file=listing)
-    except (zipfile.BadZipFile, OSError) as raised:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError) as raised:
         error = "".join(traceback.format_exception_only(raised)).strip()
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
     said = {"rc": int(bool(error)), "stdout": listing.getvalue(), "stderr_lines": error.splitlines()}

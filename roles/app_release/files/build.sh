@@ -41,7 +41,10 @@ fi
 trap give_up EXIT
 mkdir -p "$release"
 cd "$release"
-"$interpreter" -m zipfile -e "$artifact" .
+said=$("$interpreter" -m zipfile -e "$artifact" . 2>&1) || {
+  printf '%s\n' "$said" | tail -n 1 >&2
+  exit 1
+}
 
 # An artifact that carries pip needs none of the distribution's, and none in its venv.
 set -- installer/pip-*.whl
