@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import shlex
 import subprocess
 from pathlib import Path
@@ -53,6 +54,11 @@ def test_the_unit_runs_the_live_release_as_its_user() -> None:
     assert service["User"] == "roboshop"
     assert service["WorkingDirectory"] == "/app/current"
     assert service["ExecStart"] == "/app/current/venv/bin/python -m dispatch_app run"
+
+
+def test_the_files_in_one_are_as_each_by_itself() -> None:
+    names = {"environment": "app.env.j2", "unit": "app.service.j2", "command": "app.command.j2"}
+    assert json.loads(render("app.files.json.j2")) == {name: render(file) for name, file in names.items()}
 
 
 @pytest.mark.parametrize("template", sorted(path.name for path in TEMPLATES.iterdir()))
