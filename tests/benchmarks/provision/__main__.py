@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -55,6 +56,12 @@ class Bench:
         self.client = client
         self.directory = directory
         self.password = uuid.uuid4().hex
+        # For those that take pip from the distribution: without the one that this project's roles use.
+        self.plain = directory / "plain.zip"
+        with zipfile.ZipFile(ARTIFACT) as artifact, zipfile.ZipFile(self.plain, "w") as plain:
+            for entry in artifact.infolist():
+                if not entry.filename.startswith("installer/"):
+                    plain.writestr(entry, artifact.read(entry))
         self.brokers = tuple(Host(name, "rabbitmq", 22400 + n) for n, name in enumerate(BROKERS))
         self.hosts = tuple(Host(f"provision-{n}", "dispatch", 22402 + n) for n in range(max(sizes)))
         self.tag = image.ensure(client)
@@ -72,24 +79,24 @@ class Bench:
             if code:
                 raise LabError(f"apt's index on {host.name} could not be refreshed:\n{output}")
 
-    def inventory(self, size: int, broker: str) -> Path:
+    def inventory(self, size: int, broker: str, artifact: Path = ARTIFACT) -> Path:
         variables = {
             "dispatch_amqp_host": broker,
             "dispatch_amqp_password": self.password,
-            "dispatch_artifact": str(ARTIFACT),
+            "dispatch_artifact": str(artifact),
             "rabbitmq_password": self.password,
         }
         return listed(self.lab(size), self.directory / "hosts.yml", variables)
 
     def command(self, contender: str, size: int, broker: str) -> tuple[list[str], dict[str, str]]:
         """The command of a contender, and what it adds to the environment."""
-        inventory = str(self.inventory(size, broker))
+        inventory = str(self.inventory(size, broker, self.plain if contender == "course" else ARTIFACT))
         ansible = [sys.executable, "-m", "ansible", "playbook", "-i", inventory]
         if contender == "runbook":
             state = self.directory / "lab"
             ssh = f"ssh -i {state}/id_ed25519 -o IdentitiesOnly=yes -o UserKnownHostsFile={state}/known_hosts"
             ports = [str(host.ssh_port) for host in self.hosts[:size]]
-            return ["bash", str(HERE / "runbook.sh"), broker, self.password, str(ARTIFACT), ssh, "--", *ports], {}
+            return ["bash", str(HERE / "runbook.sh"), broker, self.password, str(self.plain), ssh, "--", *ports], {}
         if contender == "course":
             # An empty configuration is the default one.
             (self.directory / "ansible.cfg").touch()
