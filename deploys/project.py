@@ -112,18 +112,18 @@ class Project:
     def task(self, role: str, name: str) -> Task:
         """A task of a role, by its name."""
         if (role, name) not in self._tasks:
-            includes = [task for (of, _), task in self._tasks.items() if of == role and task.action == INCLUDE]
-            for include in includes:
-                for task in self._included(include):
-                    self._tasks.setdefault((role, task.name), task)
+            for task in [task for (of, _), task in self._tasks.items() if of == role]:
+                self._include(task)
         return self._tasks[role, name]
 
     def role_task(self, role: str) -> Task:
         """Some task of a role: all of a role's tasks see the same variables."""
         return self._first[role]
 
-    def _included(self, task: Task) -> Iterator[Task]:
-        """The tasks of the file that a task includes while a play runs."""
+    def _include(self, task: Task) -> None:
+        """Read the tasks of the file that a task includes while a play runs, and of those that these include."""
+        if task.action != INCLUDE or "{{" in task.args["_raw_params"]:
+            return
         path = Path(task._role._role_path, "tasks", task.args["_raw_params"])
         blocks = load_list_of_blocks(
             self.loader.load_from_file(str(path), trusted_as_template=True),
@@ -134,7 +134,9 @@ class Project:
             variable_manager=self.variables,
             loader=self.loader,
         )
-        return _flat(blocks)
+        for included in _flat(blocks):
+            self._tasks.setdefault((included._role.get_name(), included.name), included)
+            self._include(included)
 
     def _given(self, name: str, keys: Iterable[str]) -> Values:
         with _as_project_error():

@@ -40,13 +40,7 @@ class Deploy:
 def deploy(inventory: Path, *arguments: str) -> Deploy:
     """Run ``deploys/dispatch.py`` on `inventory`, which Ansible reads."""
     done = subprocess.run(
-        [
-            PYINFRA,
-            "--json",
-            "deploys/inventory.py",
-            "deploys/dispatch.py",
-            *arguments,
-        ],
+        [PYINFRA, "--json", "deploys/inventory.py", "deploys/dispatch.py", *arguments],
         cwd=ROOT,
         env={**os.environ, "ANSIBLE_INVENTORY": str(inventory)},
         stdin=subprocess.DEVNULL,

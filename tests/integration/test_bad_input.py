@@ -92,7 +92,9 @@ def test_a_port_that_is_no_number(site: Site) -> None:
 
 def test_an_unsupported_system(site: Site) -> None:
     systems = {"Slackware-15": {"interpreter": "/usr/bin/python3.9", "packages": []}}
-    site.refused("Debian GNU/Linux 12", "is not a supported system. Supported: Slack", python_runtime_systems=systems)
+    site.refused(
+        "Debian GNU/Linux 12", "is not a supported system. Supported: Slackware-15", python_runtime_systems=systems
+    )
 
 
 def test_a_missing_artifact(site: Site) -> None:

@@ -71,7 +71,7 @@ def check(target: Target) -> None:
         ({"dispatch_artifact": "http://h/x.zip"}, "required where dispatch_artifact is a URL"),
         (
             {"python_runtime_systems": {"Slackware-15": {}}},
-            "(bookworm) is not a supported system. Supported: Slackware-15",
+            "Debian GNU/Linux 12 (bookworm) is not a supported system. Supported: Slackware-15",
         ),
     ],
 )
@@ -93,6 +93,10 @@ def test_a_release_is_where_the_role_builds_it(project: Callable[..., Project]) 
     assert current["src"].endswith("-python3.11")
     question = target.value("app_service", "__app_service_question")
     assert 'AMQP_HOST="other"' in question["paths"]["/etc/dispatch/environment"]["content"]
+
+
+def test_a_task_is_found_in_a_file_that_an_included_file_includes(project: Callable[..., Project]) -> None:
+    assert project().task("app_service", "Await | Say why it is not").action == "ansible.builtin.fail"
 
 
 def test_a_host_is_reached_as_the_ssh_arguments_say(project: Callable[..., Project], tmp_path: Path) -> None:
