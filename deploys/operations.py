@@ -35,15 +35,16 @@ def packages(names: list[str], manager: str, installed: list[str]) -> Commands:
 
 @operation()
 def account(wanted: Values, found: Values | None) -> Commands:
-    """Create a system user, or set its entry right; `wanted` as for the module ansible.builtin.user."""
-    options = {"--comment": "comment", "--home-dir": "home", "--shell": "shell"}
+    """Create a system user, or set its entry right, but for the home of one that exists.
+
+    `wanted` is as for the module ansible.builtin.user.
+    """
     if found is None:
-        entry = [word for option, key in options.items() for word in (option, wanted[key])]
+        entry = ["--comment", wanted["comment"], "--home-dir", wanted["home"], "--shell", wanted["shell"]]
         yield _command("useradd", "--system", "--no-create-home", *entry, wanted["name"])
         return
-    # usermod calls the directory --home.
-    unlike = [(option[:6], wanted[key]) for option, key in options.items() if found[key] != wanted[key]]
-    entry = [word for pair in unlike for word in pair] + ([] if found["locked"] else ["--lock"])
+    unlike = [key for key in ("comment", "shell") if found[key] != wanted[key]]
+    entry = [word for key in unlike for word in (f"--{key}", wanted[key])] + ([] if found["locked"] else ["--lock"])
     if entry:
         yield _command("usermod", *entry, wanted["name"])
 

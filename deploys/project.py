@@ -225,7 +225,7 @@ class Target:
 
     def _fact(self, task: Task, name: str, value: object) -> object:
         if name == "__app_release_local":  # the same program, without starting it for every host
-            return _artifact(self.value("app_release", "app_release_artifact"))
+            return _artifact(self.value("app_release", "__app_release_source"))
         return self._templar(task).template(value)
 
     def _applies(self, task: Task) -> bool:

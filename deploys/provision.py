@@ -53,8 +53,8 @@ def _provision(target: Target) -> None:
         host.log("Nothing to change")
         return
 
-    (account,) = target.arguments("app_account", "Create the user")
-    (home,) = target.arguments("app_account", "Create its home, which root owns")
+    (account,) = target.arguments("app_account", "Create the user", __app_account_exists=False)
+    (home,) = target.arguments("app_account", "Create the directory, which root owns")
     operations.packages(
         name="Runbook step 1, install the runtime",
         names=target.value("python_runtime", "python_runtime_packages"),
@@ -80,7 +80,7 @@ def _provision(target: Target) -> None:
 
     differs = target.value("app_service", "__app_service_differs")
     _show(found, public, path)
-    fresh = not found["link"]  # has nothing to be careful with, and need not wait for the canary
+    fresh = not target.value("dispatch", "__dispatch_serves")  # nothing to be careful with
     for number, batch in host.loop(_batches(target)):
         if (number == 1) if fresh else (host.name in batch):
             operations.activation(

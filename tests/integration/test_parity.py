@@ -163,7 +163,7 @@ DRIFTS = {
     "a changed credential": "printf other > /etc/dispatch/credentials/amqp_password",
     "a missing environment": "rm /etc/dispatch/environment",
     "another release": "cp -a $(readlink /app/current) /app/releases/other && ln -sfn /app/releases/other /app/current",
-    "a changed user": "systemctl stop dispatch && usermod --shell /bin/sh --home /home/x --comment x roboshop 2>&1",
+    "a changed user": "usermod --shell /bin/sh --comment x roboshop",
     "an unlocked user": "passwd --quiet --delete roboshop",
     "a missing home": "rm -r /app",
     "a deleted file of the venv": "rm /app/current/venv/lib/python*/site-packages/pika/spec.py",

@@ -8,3 +8,7 @@ from __future__ import annotations
 
 class LabError(Exception):
     """The lab can't go on; the message says what is wrong and what to do."""
+
+
+class MissingImageError(LabError):
+    """A distribution's image is not on this machine, and can't be had here."""

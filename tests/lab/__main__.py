@@ -28,6 +28,9 @@ def up(dispatch_hosts: int, distribution: str) -> None:
     tag = image.ensure(client, distribution)
     print("2/4 hosts", flush=True)
     wanted = lab(dispatch_hosts)
+    others = wanted.made_of_others(client, tag)
+    if others:
+        raise LabError(f"{', '.join(others)} stand already, made of another image than {tag}; run `make lab-down` first.")
     wanted.up(client, tag)
     print("3/4 ansible-playbook -i inventories/lab playbooks/site.yml", flush=True)
     run = playbook("site", watch=lambda line: print(line, end="", flush=True))
@@ -41,11 +44,14 @@ def up(dispatch_hosts: int, distribution: str) -> None:
 
 
 def down() -> None:
-    client = engine.connect(STATE)
-    for name in lab(0).down(client):
-        print(f"  removed {name}")
-    image.remove(client)
-    client.close()
+    client = engine.running()
+    if not client:
+        print("  no Docker engine runs here, so there are no hosts and images of the lab's to remove")
+    else:
+        for name in lab(0).down(client):
+            print(f"  removed {name}")
+        image.remove(client)
+        client.close()
     if engine.stop(STATE):
         print("  stopped the Docker engine the lab had started")
     for file in sorted(STATE.rglob("*"), reverse=True):

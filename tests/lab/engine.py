@@ -21,7 +21,8 @@ LOG = Path("/var/log/roboshop-lab-dockerd.log")
 
 INSTALL_HINT = (
     "No Docker engine answers. Install Docker Engine (https://docs.docker.com/engine/install/), start it, "
-    "make sure that `docker info` works for this user, then run the command again. "
+    "make sure that `docker info` works for this user, then run the command again; where it works already, by a "
+    "context such as Docker Desktop's: export DOCKER_HOST=$(docker context inspect -f '{{.Endpoints.docker.Host}}'). "
     "As root on Debian the lab installs and starts Debian's own."
 )
 
@@ -32,7 +33,7 @@ def connect(state: Path) -> docker.DockerClient:
     `state` is the lab's directory on this machine: it keeps the pid of an engine started here.
     Raises LabError where there is none and none can be had.
     """
-    client = _try()
+    client = running()
     if client:
         return client
     if os.geteuid() != 0:
@@ -42,7 +43,7 @@ def connect(state: Path) -> docker.DockerClient:
     _start(state)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        client = _try()
+        client = running()
         if client:
             return client
         time.sleep(0.5)
@@ -82,7 +83,8 @@ def install(*packages: str) -> None:
             raise LabError(f"`{' '.join(command)}` failed:\n{done.stdout}")
 
 
-def _try() -> docker.DockerClient | None:
+def running() -> docker.DockerClient | None:
+    """Return a client of the engine that runs, or None."""
     # Asked by hand first: docker's client leaves its socket open when nobody listens.
     with socket.socket(socket.AF_UNIX) as probe:
         if "DOCKER_HOST" not in os.environ and probe.connect_ex(SOCKET):
@@ -96,7 +98,8 @@ def _try() -> docker.DockerClient | None:
 def _start(state: Path) -> None:
     print("  starting the Docker engine", flush=True)
     if Path("/run/systemd/system").is_dir():
-        subprocess.run(["systemctl", "start", "docker"], check=True)
+        if subprocess.run(["systemctl", "start", "docker"]).returncode:
+            raise LabError("systemd can't start the Docker engine; see `journalctl -u docker`.")
         return
     # Debian's init script raises ulimits, which a container without CAP_SYS_RESOURCE may not: start dockerd itself.
     state.mkdir(parents=True, exist_ok=True)

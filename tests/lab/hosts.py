@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import tarfile
 import time
@@ -61,7 +62,7 @@ class Lab:
         Raises LabError where a host does not come up.
         """
         self.state.mkdir(parents=True, exist_ok=True)
-        _make_room()
+        _make_room(len(self.hosts))
         for container in self._containers(client):
             if container.name not in [host.name for host in self.hosts]:
                 container.remove(force=True, v=True)
@@ -85,6 +86,11 @@ class Lab:
             print(f"  {host.name}: up, ssh on 127.0.0.1:{host.ssh_port}", flush=True)
         (self.state / "known_hosts").write_text("".join(known_hosts))
 
+    def made_of_others(self, client: docker.DockerClient, image: str) -> list[str]:
+        """The names of hosts that stand already, made of another image than `image`."""
+        wanted = client.images.get(image)
+        return [str(container.name) for container in self._containers(client) if container.image != wanted]
+
     def down(self, client: docker.DockerClient) -> list[str]:
         """Remove the lab's containers and network; return the names of what was removed."""
         removed = []
@@ -101,6 +107,8 @@ class Lab:
 
     def _key(self) -> str:
         private = self.state / "id_ed25519"
+        if not shutil.which("ssh-keygen"):
+            raise LabError("ssh-keygen is missing; install OpenSSH's client (Debian: openssh-client).")
         if not private.exists():
             subprocess.run(
                 ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.network, "-f", str(private)], check=True
@@ -115,18 +123,17 @@ class Lab:
         if container.labels.get(LABEL) != self.name:
             raise LabError(f"A container named {host.name} exists that is not the lab's; remove or rename it.")
         if container.status != "running":
-            container.start()
+            _start(container)
         return container
 
     def _create(self, client: docker.DockerClient, image: str, host: Host) -> Container:
         ports = {22: host.ssh_port, **dict(host.other_ports)}
         try:
             # systemd in a container without --privileged: it needs to mount (SYS_ADMIN) and to see its cgroup.
-            return client.containers.run(
+            container = client.containers.create(
                 image,
                 name=host.name,
                 hostname=host.name,
-                detach=True,
                 labels={LABEL: self.name, "roboshop.group": host.group},
                 network=self.network,
                 ports={f"{inside}/tcp": ("127.0.0.1", outside) for inside, outside in ports.items()},
@@ -137,19 +144,34 @@ class Lab:
                 cgroupns="host",
             )
         except APIError as error:
-            raise LabError(f"The host {host.name} could not be started: {error.explanation or error}") from error
+            raise LabError(f"The host {host.name} could not be made: {error.explanation or error}") from error
+        _start(container)
+        return container
 
 
-def _make_room() -> None:
+def _start(container: Container) -> None:
+    try:
+        container.start()
+    except APIError as error:
+        raise LabError(
+            f"The host {container.name} could not be started: {error.explanation or error}\n"
+            "If something on this machine listens on a port of the lab, stop that and run the command again."
+        ) from error
+
+
+def _make_room(hosts: int) -> None:
     """Let more hosts boot at once, where this user may: those of one kernel share its inotify instances (inotify(7)).
 
     A host takes about seven; without one its systemd waits for ever.
     """
-    if int(INOTIFY.read_text()) < INSTANCES:
-        try:
+    try:
+        if int(INOTIFY.read_text()) < INSTANCES:
             INOTIFY.write_text(str(INSTANCES))
-        except OSError:
-            print(f"  more than about 15 hosts want: sysctl fs.inotify.max_user_instances={INSTANCES}", flush=True)
+    except PermissionError:
+        if hosts > 10:
+            print(f"  if hosts don't boot: sudo sysctl fs.inotify.max_user_instances={INSTANCES}", flush=True)
+    except FileNotFoundError:
+        pass  # no Linux: the engine has a machine of its own
 
 
 def await_boot(container: Container) -> None:

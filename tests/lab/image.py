@@ -14,7 +14,7 @@ from pathlib import Path
 import docker
 from docker.errors import APIError, BuildError, ImageNotFound
 
-from tests.lab import LabError, engine
+from tests.lab import LabError, MissingImageError, engine
 
 DOCKERFILE = Path(__file__).with_name("Dockerfile")
 APT_SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
@@ -62,8 +62,8 @@ DISTRIBUTIONS = {
 def ensure(client: docker.DockerClient, name: str = DEFAULT) -> str:
     """Return the tag of a distribution's host image, built first where it is missing or its Dockerfile has changed.
 
-    Raises LabError for a distribution that is not known or can't be had here, and with the build's output where that
-    fails.
+    Raises MissingImageError for a distribution that can't be had here, another LabError for one that is not known, and
+    with the build's output where that fails.
     """
     if name not in DISTRIBUTIONS:
         raise LabError(f"{name} is not a distribution of the lab's; there are {', '.join(DISTRIBUTIONS)}.")
@@ -110,7 +110,8 @@ def _base(client: docker.DockerClient, distribution: Distribution) -> str:
                 client.images.get(tag)
                 return tag
     if not distribution.registry_image:
-        raise LabError(f"{distribution.name} needs the image {distribution.base_tag}, which is not on this machine.")
+        reason = f"{distribution.name} needs the image {distribution.base_tag}, which is not on this machine."
+        raise MissingImageError(reason)
     try:
         print(f"  pulling {distribution.registry_image}", flush=True)
         # Under the lab's own tag, so that taking the lab away takes this away too.
@@ -118,9 +119,9 @@ def _base(client: docker.DockerClient, distribution: Distribution) -> str:
         client.images.remove(distribution.registry_image)
         return distribution.base_tag
     except APIError as error:
-        reason = f"no registry answers ({error.explanation or error})"
+        reason = f"{distribution.registry_image} can't be pulled ({error.explanation or error})"
     if not distribution.code_name:
-        raise LabError(f"{distribution.name} is not here: {reason}, and only Debian can be bootstrapped without one.")
+        raise MissingImageError(f"{reason}, and only Debian can be bootstrapped from packages.")
     print(f"  {reason}; bootstrapping from this machine's apt sources", flush=True)
     return _bootstrap(client, distribution)
 

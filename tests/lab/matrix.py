@@ -8,7 +8,7 @@ import time
 
 import docker
 
-from tests.lab import LabError, image
+from tests.lab import LabError, MissingImageError, image
 from tests.lab.ansible import ROOT
 
 # What the facsimile can't install: RabbitMQ comes from the vendor's repositories there.
@@ -16,7 +16,7 @@ BROKERS = {"el9-facsimile": "debian12"}
 
 
 def run(client: docker.DockerClient, names: list[str]) -> bool:
-    """Run the scenario on each distribution of `names` that can be had here; return whether none failed.
+    """Run the scenario on each distribution of `names` that can be had here; return whether some ran and none failed.
 
     Raises LabError for a name that is no distribution.
     """
@@ -27,8 +27,11 @@ def run(client: docker.DockerClient, names: list[str]) -> bool:
             raise LabError(f"{name} is not a distribution of the lab's; there are {', '.join(image.DISTRIBUTIONS)}.")
         try:
             image.ensure(client, name)
-        except LabError as error:
+        except MissingImageError as error:
             outcomes[name] = f"left out: {error}"
+            continue
+        except LabError as error:
+            outcomes[name] = f"FAILED: {error}"
             continue
         started = time.monotonic()
         print(f"molecule test on {name}, its broker on {broker}", flush=True)
@@ -41,4 +44,5 @@ def run(client: docker.DockerClient, names: list[str]) -> bool:
     print("\nPreview, converge, idempotence, verify and restart of the host, by Molecule's scenario default:")
     for name in image.DISTRIBUTIONS:
         print(f"  {name:14} {outcomes.get(name, 'left out: not asked for (make molecule DISTRIBUTIONS=…)')}")
-    return not any(outcome.startswith("FAILED") for outcome in outcomes.values())
+    ends = {outcome.split(" ", 1)[0] for outcome in outcomes.values()}
+    return "passed" in ends and not any(end.startswith("FAILED") for end in ends)

@@ -178,7 +178,7 @@ def test_an_inspection_says_in_what_a_path_differs(tmp_path: Path) -> None:
 
 
 ACCOUNT = {"name": "roboshop", "comment": "RoboShop services", "home": "/app", "shell": "/usr/sbin/nologin"}
-ENTRY = {key: ACCOUNT[key] for key in ("comment", "home", "shell")}
+ENTRY = {key: ACCOUNT[key] for key in ("comment", "shell")}
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ ENTRY = {key: ACCOUNT[key] for key in ("comment", "home", "shell")}
         ),
         ({**ENTRY, "locked": True}, []),
         ({**ENTRY, "locked": False}, ["usermod --lock roboshop"]),
-        ({**ENTRY, "home": "/home/x", "locked": True}, ["usermod --home /app roboshop"]),
+        ({**ENTRY, "shell": "/bin/sh", "locked": True}, ["usermod --shell /usr/sbin/nologin roboshop"]),
     ],
 )
 def test_an_account_is_changed_in_what_differs(found: dict[str, Any] | None, commands: list[str]) -> None:

@@ -7,8 +7,9 @@ umask 022
 
 # One digest of all names, kinds, modes, owners and sizes, but for bytecode, which comes and goes, and the marks.
 digest() {
-  find "$1" -name __pycache__ -prune -o ! -name '.complete*' ! -name .activated \
-    \( -type d -printf '%P/ %m %U:%G\n' -o -printf '%P %m %U:%G %s %l\n' \) | LC_ALL=C sort | sha256sum | cut -d ' ' -f 1
+  listing=$(find "$1" -name __pycache__ -prune -o ! -name '.complete*' ! -name .activated \
+    \( -type d -printf '%P/ %m %U:%G\n' -o -printf '%P %m %U:%G %s %l\n' \)) || return
+  printf '%s\n' "$listing" | LC_ALL=C sort | sha256sum | cut -d ' ' -f 1
 }
 stands() {
   [ -e "$1/.complete" ] && [ "$(sed -n 2p "$1/.complete")" = "$(digest "$1")" ]

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -154,7 +154,10 @@ def activate(service: Service, release: Path, staged: Path, check: str, keep: in
         restart(service)
     except (SwitchError, OSError) as error:
         journal = last_lines(service)
-        outcome = restore(service)
+        try:
+            outcome = restore(service)
+        except (SwitchError, OSError) as fault:
+            outcome = f"What was live could not be put back ({fault}); it is kept in {service.backup}. Mend that, run again."
         say(f"the new release or settings are not healthy: {error}\n{outcome}\nThe journal of the attempt:\n{journal}")
         return RESTORED
     forget(service)
@@ -193,17 +196,20 @@ def save(service: Service) -> None:
     half.rename(service.backup)
 
 
-def place(service: Service, source: Path, release: Path) -> None:
-    """Make what stands in `source` and `release` live; each file is replaced in one step."""
+def place(service: Service, source: Path, release: Path | None) -> None:
+    """Make what stands in `source` and `release` live, or no release; each file is replaced in one step."""
     for name, path in service.live.items():
         if name == "credentials" or not (source / name).exists():
             remove(path)
         if (source / name).exists():
             (source / name).replace(path)
-    link = service.current.with_suffix(".new")
-    link.unlink(missing_ok=True)
-    link.symlink_to(release)
-    link.replace(service.current)
+    if release:
+        link = service.current.with_suffix(".new")
+        link.unlink(missing_ok=True)
+        link.symlink_to(release)
+        link.replace(service.current)
+    else:
+        remove(service.current)
     shutil.rmtree(source)
     restorecon = shutil.which("restorecon")
     if restorecon:  # for SELinux, a file that is moved keeps the type of where it came from; without SELinux, no effect
@@ -211,21 +217,27 @@ def place(service: Service, source: Path, release: Path) -> None:
 
 
 def restore(service: Service) -> str:
-    """Put the saved state back and prove it; return how that went, in a sentence."""
-    if not (service.backup / "current").is_symlink():
+    """Put the saved state back and prove it; return how that went, in a sentence. Raises SwitchError and OSError."""
+    saved = service.backup / "current"
+    release = saved.readlink() if saved.is_symlink() else None
+    had_unit = (service.backup / "unit").exists()
+    if not had_unit:
         run("systemctl", "disable", "--now", service.name)
-        for path in (*service.live.values(), service.current, service.backup):
-            remove(path)
+    # Linked, not moved: what is saved stays whole if this is cut short, and takes no room on a disk that may be full.
+    copy = Path(tempfile.mkdtemp(prefix="next.", dir=service.configuration))
+    shutil.copytree(service.backup, copy, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
+    place(service, copy, release)
+    forget(service)
+    if not had_unit:
         run("systemctl", "daemon-reload")
         return "There was nothing before it to go back to; the service is removed again."
-    release = (service.backup / "current").readlink()
-    (service.backup / "current").unlink()
-    place(service, service.backup, release)
+    # What was set up by hand is proven by systemd alone: it need not answer at the URL.
+    service, what = (service, f"Release {release.name}") if release else (replace(service, ready_url=""), "The unit")
     try:
         restart(service)
     except SwitchError as error:
-        return f"Release {release.name} and its settings are back, but they are not healthy, either: {error}"
-    return f"Release {release.name} and its settings are back, and healthy."
+        return f"{what} and its settings are back, but they are not healthy, either: {error}"
+    return f"{what} and its settings are back, and healthy."
 
 
 def forget(service: Service) -> None:

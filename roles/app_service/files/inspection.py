@@ -63,7 +63,6 @@ def account(name: str) -> dict[str, Any] | None:
     shadow = dict(line.split(":", 2)[:2] for line in Path("/etc/shadow").read_text().splitlines())
     return {
         "comment": entry.pw_gecos,
-        "home": entry.pw_dir,
         "shell": entry.pw_shell,
         "locked": shadow.get(name, "").startswith("!"),
     }
