@@ -30,7 +30,7 @@ def up(dispatch_hosts: int, distribution: str) -> None:
     wanted = lab(dispatch_hosts)
     others = wanted.made_of_others(client, tag)
     if others:
-        raise LabError(f"{', '.join(others)} stand already, made of another image than {tag}; run `make lab-down` first.")
+        raise LabError(f"{', '.join(others)} stand already, made of another image than {tag}; first `make lab-down`.")
     wanted.up(client, tag)
     print("3/4 ansible-playbook -i inventories/lab playbooks/site.yml", flush=True)
     run = playbook("site", watch=lambda line: print(line, end="", flush=True))
