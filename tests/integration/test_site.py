@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import subprocess
+import sys
 import uuid
 import zipfile
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.conftest import BROKER, DISPATCH, FRESH, OTHER_BROKER, UNUSED_ADDRESS, TestLab, order, until
 from tests.lab.ansible import ROOT
@@ -91,6 +95,126 @@ def test_a_message_that_is_no_order_is_kept_as_a_dead_letter(lab: TestLab, body:
     lab.publish(body)
     until(lambda: dead() == before + 1)
     assert "NRestarts=0" in lab.run(DISPATCH, "systemctl", "show", "dispatch", "-p", "NRestarts")
+
+
+def test_the_sandbox_s_score_is_low(lab: TestLab, capsys: pytest.CaptureFixture[str]) -> None:
+    # Exits with 1 above the threshold, which is ten times the score.
+    report = lab.run(DISPATCH, "systemd-analyze", "security", "--no-pager", "--threshold=15", "dispatch.service")
+    last = report.splitlines()[-1]
+    assert "Overall exposure level for dispatch.service" in last
+    with capsys.disabled():
+        print(f"\n{last}")
+
+
+def test_the_metrics_on_the_host_count_what_was_dispatched(lab: TestLab) -> None:
+    lab.assert_consuming()
+    text = lab.run(DISPATCH, "curl", "--silent", "--fail", "http://127.0.0.1:9672/metrics")
+    families = {family.name: family for family in text_string_to_metric_families(text + "\n")}
+    assert families["dispatch_orders_dispatched"].samples[0].value > 0
+    assert families["dispatch_ready"].samples[0].value == 1
+
+
+def test_it_consumes_again_after_the_broker_was_restarted(lab: TestLab) -> None:
+    cursor = lab.run(DISPATCH, "sh", "-c", "journalctl -u dispatch -n 0 --show-cursor | sed -n 's/^-- cursor: //p'")
+
+    def said() -> str:
+        return lab.run(DISPATCH, "journalctl", "-u", "dispatch", "-o", "cat", f"--after-cursor={cursor}")
+
+    before = lab.run(DISPATCH, "systemctl", "show", "dispatch", "-p", "InvocationID")
+    lab.run(BROKER, "systemctl", "restart", "rabbitmq-server")
+    until(lambda: re.search("connection lost.*waiting for messages", said(), re.DOTALL) is not None, 60)
+    assert lab.password not in said()
+    assert lab.run(DISPATCH, "systemctl", "show", "dispatch", "-p", "InvocationID") == before
+    lab.assert_consuming()
+
+
+def test_a_preview_shows_the_line_that_would_change_and_changes_nothing(lab: TestLab) -> None:
+    state = ("sh", "-c", "sha256sum /etc/dispatch/environment; systemctl show dispatch -p InvocationID")
+    before = lab.run(DISPATCH, *state)
+    run = lab.playbook("dispatch", "--check", "--diff", "-e", "dispatch_amqp_routing_key=orders.eu")
+    assert run.code == 0, run.output
+    assert run.recap[DISPATCH]["changed"] > 0
+    shown = [line for line in run.output.splitlines() if re.match(r"[+-][^+-]", line)]
+    assert shown == ['-AMQP_ROUTING_KEY="orders"', '+AMQP_ROUTING_KEY="orders.eu"']
+    assert lab.run(DISPATCH, *state) == before
+
+
+def test_back_to_the_release_that_was_live_before(lab: TestLab, newer: Path) -> None:
+    def live() -> str:
+        """The live release, by its link and by the list of releases."""
+        linked = Path(lab.run(DISPATCH, "readlink", "/app/current")).name
+        run = lab.playbook("releases")
+        assert run.code == 0, run.output
+        assert run.changed == 0, run.output
+        assert re.findall(r"(\S+)  live since", run.output) == [linked], run.output
+        return linked
+
+    first = live()
+    run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
+    assert run.code == 0, run.output
+    assert live() != first
+    run = lab.playbook("rollback")
+    assert run.code == 0, run.output
+    assert live() == first
+    lab.assert_consuming()
+
+
+# As in the runbook, with a program that needs no build.
+BY_HAND = f"""
+    useradd roboshop
+    mkdir /app
+    printf '#!/bin/sh\\nexec sleep infinity\\n' > /app/dispatch
+    chmod +x /app/dispatch
+    cat > /etc/systemd/system/dispatch.service <<end
+[Unit]
+Description=Dispatch Service
+
+[Service]
+User=roboshop
+Environment=AMQP_HOST={BROKER}
+Environment=AMQP_USER=roboshop
+Environment=AMQP_PASS=roboshop123
+ExecStart=/app/dispatch
+SyslogIdentifier=dispatch
+
+[Install]
+WantedBy=multi-user.target
+end
+    systemctl daemon-reload
+    systemctl enable --quiet dispatch
+    systemctl start dispatch
+"""
+
+
+def test_a_service_that_was_set_up_by_hand_is_taken_over(lab: TestLab, tmp_path: Path) -> None:
+    run = lab.playbook("remove", "--limit", DISPATCH)
+    assert run.code == 0, run.output
+    lab.run(DISPATCH, "sh", "-ec", BY_HAND)
+    state = """
+        sha256sum /etc/systemd/system/dispatch.service
+        systemctl show dispatch -p ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths
+        ps -C sleep -o user=,args=
+    """
+    before = lab.run(DISPATCH, "sh", "-ec", state)
+    assert "roboshop sleep infinity" in before
+
+    artifact = ROOT / "dist" / "dispatch.zip"
+    subprocess.run([sys.executable, ROOT / "molecule" / "release" / "artifacts.py", artifact, tmp_path], check=True)
+    run = lab.playbook("dispatch", "-e", f"dispatch_artifact={tmp_path / 'wont-start.zip'}")
+    assert run.code != 0
+    assert "The unit and its settings are back, and healthy." in run.output
+    assert "broken: it does not start" in run.output
+    assert lab.run(DISPATCH, "sh", "-ec", state) == before
+
+    run = lab.playbook("dispatch")
+    assert run.code == 0, run.output
+    lab.assert_consuming()
+    again = lab.playbook("dispatch")
+    assert again.changed == 0, again.output
+    left = "grep -rl roboshop123 /etc/systemd /run/systemd /etc/dispatch /proc/[0-9]*/environ 2>/dev/null || :"
+    assert lab.run(DISPATCH, "sh", "-c", left) == ""
+    assert "roboshop123" not in lab.run(DISPATCH, "systemctl", "show", "dispatch", "--all")
+    lab.run(DISPATCH, "rm", "/app/dispatch")
 
 
 def test_an_artifact_by_url_with_requirements_alone_is_built_from_an_index(lab: TestLab, tmp_path: Path) -> None:
