@@ -6,12 +6,13 @@ import sys
 import zipfile
 from pathlib import Path
 
-# What stands before the code of the command line; each breaks `run` and leaves `check` as it is.
+# What stands before the code of the command line; each breaks `run` and, but for the last one, leaves `check` as it is.
 BREAKS = {
     "newer": "",
     "wont-start": "import sys\nif 'run' in sys.argv: raise SystemExit('broken: it does not start')\n",
     "never-ready": "import sys, time\nif 'run' in sys.argv: time.sleep(3600)\n",
     "crashes": ("import os, sys, threading\nif 'run' in sys.argv: threading.Timer(2, os._exit, (3,)).start()\n"),
+    "hangs": "import time\ntime.sleep(3600)\n",
 }
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from pika import exceptions
 
 
 def publish(host: str, log: Path, rate: float) -> None:
-    """Publish `rate` orders a second to `host` until SIGTERM; log the id of each that the broker confirmed."""
+    """Publish `rate` orders a second to `host` until SIGTERM; log the id of each that was confirmed, and when."""
     ended = False
 
     def end(*_: object) -> None:
@@ -50,7 +50,7 @@ def publish(host: str, log: Path, rate: float) -> None:
                 )
             except exceptions.UnroutableError:
                 continue
-            confirmed.write(order + "\n")
+            confirmed.write(f"{order} {time.time():.3f}\n")
             confirmed.flush()
     connection.close()
 
@@ -58,34 +58,61 @@ def publish(host: str, log: Path, rate: float) -> None:
 def report(log: Path, ledger: Path, marks: list[dict[str, Any]]) -> dict[str, Any]:
     """Compare what was confirmed with the ledger, the dead letters and the journal.
 
-    `marks` are windows, {"name", "start", "end"} in seconds since the epoch; each gets the longest time in it during
-    which nothing was dispatched, in seconds.
+    `marks` are windows, {"name", "start", "end"} in seconds since the epoch. Each gets what became of the orders that
+    were confirmed in it, how many a second each load made at least, and the longest time in it during which nothing was
+    dispatched, in seconds.
     """
-    confirmed = {order for part in log.parent.glob(f"{log.name}*") for order in part.read_text().split()}
+    loads = [read(part) for part in sorted(log.parent.glob(f"{log.name}*"))]
+    confirmed = {order for load in loads for order in load}
     rows = sqlite3.connect(ledger).execute("select id, dispatched_at from orders order by dispatched_at").fetchall()
     dispatched = {order for order, _ in rows}
     moments = [at / 1000 for _, at in rows]
+    said = journal()
+    effects = Counter(order["id"] for line in said["dispatched"] for order in line["orders"])
+    again = said["dispatched before, acknowledged again"]
     dead = subprocess.run(["dispatch", "dead", "list", "--json"], capture_output=True, text=True, check=True)
+
+    def window(start: float, end: float) -> dict[str, Any]:
+        inside = [{order for order, at in load.items() if start <= at <= end} for load in loads]
+        orders = set().union(*inside)
+        return {
+            "seconds": round(end - start, 1),
+            "load": min(round(len(part) / (end - start)) for part in inside),
+            "gap": round(longest_gap(moments, start, end), 2),
+            "lost": len(orders - dispatched),
+            "doubled": sum(effects[order] > 1 for order in orders),
+        }
+
     return {
         "confirmed": len(confirmed),
         "dispatched": len(confirmed & dispatched),
         "dead": len(dead.stdout.splitlines()),
         "lost": len(confirmed - dispatched),
-        "doubled": sum(count > 1 for count in effects().values()),
-        "gaps": {mark["name"]: round(longest_gap(moments, mark["start"], mark["end"]), 2) for mark in marks},
+        "journaled": len(confirmed & effects.keys()),
+        "doubled": sum(count > 1 for count in effects.values()),
+        "redelivered": sum(line.get("redelivered", 0) for line in said["dispatched"] + again),
+        "acknowledged_again": sum(line["count"] for line in again),
+        "windows": {mark["name"]: window(mark["start"], mark["end"]) for mark in marks},
     }
 
 
-def effects() -> Counter[str]:
-    """How often the journal says that each order was dispatched: evidence besides the ledger, whose key is unique."""
-    journal = subprocess.run(
-        ["journalctl", "--unit", "dispatch", "--output", "cat"], capture_output=True, text=True, check=True
-    )
-    counts: Counter[str] = Counter()
-    for line in journal.stdout.splitlines():
-        if '"message": "dispatched"' in line:
-            counts.update(order["id"] for order in json.loads(line)["orders"])
-    return counts
+def read(log: Path) -> dict[str, float]:
+    """When each order of a load was confirmed."""
+    return {order: float(at) for order, at in (line.split() for line in log.read_text().splitlines())}
+
+
+def journal() -> defaultdict[str, list[dict[str, Any]]]:
+    """The lines of the journal that are about orders, by their message: evidence besides the ledger, whose key is
+    unique.
+    """
+    command = ["journalctl", "--unit", "dispatch", "--output", "cat"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = defaultdict(list)
+    for line in output.splitlines():
+        if '"orders": [' in line:
+            entry = json.loads(line)
+            lines[entry["message"]].append(entry)
+    return lines
 
 
 def longest_gap(moments: list[float], start: float, end: float) -> float:
