@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import time
 import uuid
 import zipfile
@@ -126,6 +129,19 @@ def newer(tmp_path: Path) -> Path:
     with zipfile.ZipFile(path, "a") as artifact:
         artifact.writestr("NOTE", str(tmp_path))
     return path
+
+
+@pytest.fixture
+def wont_start(tmp_path: Path) -> Path:
+    """An artifact whose `check` passes and whose service ends as soon as it is started."""
+    maker, artifact = ROOT / "molecule" / "release" / "artifacts.py", ROOT / "dist" / "dispatch.zip"
+    subprocess.run([sys.executable, maker, artifact, tmp_path], check=True)
+    return tmp_path / "wont-start.zip"
+
+
+def release(artifact: Path) -> str:
+    """The id of an artifact's release on a Dispatch host."""
+    return f"{hashlib.sha256(artifact.read_bytes()).hexdigest()[:12]}-python3.11"
 
 
 @pytest.fixture(scope="session")

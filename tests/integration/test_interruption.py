@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import DISPATCH, FRESH, TestLab, until
+from tests.integration.conftest import DISPATCH, FRESH, TestLab, release, until
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import execute
 
@@ -31,11 +30,6 @@ def put_back(lab: TestLab) -> Iterator[None]:
 
 def live(lab: TestLab) -> str:
     return lab.run(DISPATCH, "readlink", "/app/current")
-
-
-def release(artifact: Path) -> str:
-    """The id of an artifact's release on the Dispatch host."""
-    return f"{hashlib.sha256(artifact.read_bytes()).hexdigest()[:12]}-python3.11"
 
 
 def invocation(lab: TestLab) -> str:

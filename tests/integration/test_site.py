@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 import uuid
 import zipfile
 from pathlib import Path
@@ -186,7 +184,7 @@ end
 """
 
 
-def test_a_service_that_was_set_up_by_hand_is_taken_over(lab: TestLab, tmp_path: Path) -> None:
+def test_a_service_that_was_set_up_by_hand_is_taken_over(lab: TestLab, wont_start: Path) -> None:
     run = lab.playbook("remove", "--limit", DISPATCH)
     assert run.code == 0, run.output
     lab.run(DISPATCH, "sh", "-ec", BY_HAND)
@@ -198,9 +196,7 @@ def test_a_service_that_was_set_up_by_hand_is_taken_over(lab: TestLab, tmp_path:
     before = lab.run(DISPATCH, "sh", "-ec", state)
     assert "roboshop sleep infinity" in before
 
-    artifact = ROOT / "dist" / "dispatch.zip"
-    subprocess.run([sys.executable, ROOT / "molecule" / "release" / "artifacts.py", artifact, tmp_path], check=True)
-    run = lab.playbook("dispatch", "-e", f"dispatch_artifact={tmp_path / 'wont-start.zip'}")
+    run = lab.playbook("dispatch", "-e", f"dispatch_artifact={wont_start}")
     assert run.code != 0
     assert "The unit and its settings are back, and healthy." in run.output
     assert "broken: it does not start" in run.output
