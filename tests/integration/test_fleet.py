@@ -99,8 +99,8 @@ def test_a_canary_that_fails_at_the_gate_is_put_back_and_the_others_are_untouche
 
 
 def test_as_many_may_fail_as_the_inventory_says(client: docker.DockerClient, inventory: Path, newer: Path) -> None:
-    # One of the second batch, whichever way the inventory lists them, fails before the other one switches; that would not
-    # get there if none might fail.
+    # One of the second batch, whichever way the inventory lists them, fails before the other one switches, which would
+    # not get there if none might fail.
     rollout = {"dispatch_artifact": str(newer), "dispatch_serial": [1, 2], "dispatch_max_fail_percentage": 50}
     failing = client.containers.get(MEMBERS[1])
     lock = f"/run/lock/{release(newer)}.build"
