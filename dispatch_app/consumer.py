@@ -20,12 +20,13 @@ from typing import Any
 from pika import exceptions
 
 from . import deadletter, topology
+from .connection import OverflowingError
 from .health import State
 from .ledger import Ledger, Row
 from .logs import fields, log
 from .orders import Order, parse
-from .outbox import Outbox, Parcel
-from .properties import RawProperties, correlation_id
+from .outbox import Connect, Outbox, Parcel
+from .properties import correlation_id
 from .settings import Settings
 from .tracing import Tracer
 from .wire import Connection, Delivery
@@ -34,6 +35,7 @@ BATCH = 1000  # orders per commit; the id index makes smaller commits write more
 LINGER = 0.004  # seconds an order waits for others to share its commit
 HOOK_SLICE = 0.1  # seconds of hook calls between two looks at the network
 HOOK_TRIES = 3  # at once, before an order goes to a retry queue
+HELD_OCTETS = 64 << 20  # of bodies at hand; a count alone would let large ones fill the memory
 LOG_ORDERS = 250  # orders per log line, which keeps it below journald's LineMax= of 48 KiB
 
 Hook = Callable[[Order], object]
@@ -62,9 +64,9 @@ class Consumer:
 
     def __init__(
         self, conn: Connection, host: str, settings: Settings, ledger: Ledger, state: State,
-        hook: Hook | None, tracer: Tracer | None, lost: Callable[[Exception], None],
+        hook: Hook | None, tracer: Tracer | None, lost: Callable[[Exception], None], connect: Connect,
     ) -> None:  # fmt: skip
-        """Start on `conn`; `lost` is called when this consumer can't go on."""
+        """Start on `conn`; `lost` is called when this consumer can't go on, `connect` opens the outbox's connection."""
         self._conn, self._settings, self._ledger, self._state = conn, settings, ledger, state
         self._hook, self._tracer, self._lost = hook, tracer, lost
         self._channel: Any = None
@@ -73,36 +75,44 @@ class Consumer:
         self._waiting: deque[Delivery] = deque()
         self._ready: list[tuple[Row, Delivery]] = []  # checked, not recorded
         self._prepared: set[str] = set()  # ids of those the hook has taken
-        self._oldest = 0.0  # time.monotonic() of the first delivery waiting
+        self._last = 0  # the highest tag delivered
+        self._octets = 0  # of the bodies not acknowledged
+        self._arrivals: deque[tuple[int, float]] = deque()  # from which tag on, since when (time.monotonic())
         self._scheduled = False
         self._held = 0.0  # seconds between tries while the ledger can't be written, else 0
         self._retry_at = 0.0  # time.monotonic() of the next try
         self._drained: Callable[[], None] | None = None
-        self._outbox = Outbox(conn, settings, host, lambda reason: state.set("outbox", reason))
+        self._outbox = Outbox(connect, settings, host, conn.ioloop, lambda reason: state.set("outbox", reason))
         conn.channel(on_open_callback=self._on_open)
 
     def close(self) -> None:
-        """Forget everything: the connection is gone."""
+        """Forget everything: the connection is gone, or about to go."""
         self._closed = True
-        for part in ("ledger", "outbox", "blocked"):
+        self._waiting.clear()
+        self._ready.clear()
+        self._outbox.abort()
+        for part in ("ledger", "outbox"):
             self._state.set(part, None)
         self._state.in_flight = 0
 
     def drain(self, done: Callable[[], None]) -> None:
         """Take no more deliveries, finish those at hand, then call `done`."""
 
+        def finish() -> None:
+            self._outbox.close(done)
+
         def cancelled(_: object) -> None:
             # Not before: until the broker has answered, deliveries are still on their way here.
             if self._held:
-                done()
+                finish()
             else:
-                self._drained = done
+                self._drained = finish
                 self._work()
 
         if self._consuming and self._channel.is_open and not self._held:
             self._channel.basic_cancel("dispatch", callback=cancelled)
         else:
-            done()
+            finish()
 
     # -- deliveries -------------------------------------------------------------------
 
@@ -113,8 +123,9 @@ class Consumer:
         topology.declare(channel, self._settings)
         channel.basic_qos(prefetch_count=self._settings.prefetch)
         self._conn.sink_channel, self._conn.sink = channel.channel_number, self._on_delivery
+        # Deliveries go to the sink; pika has none left to call anybody for.
         channel.basic_consume(
-            self._settings.queue, self._on_message, consumer_tag="dispatch", callback=lambda _: self._on_consuming()
+            self._settings.queue, lambda *_: None, consumer_tag="dispatch", callback=lambda _: self._on_consuming()
         )
 
     def _on_consuming(self) -> None:
@@ -122,17 +133,18 @@ class Consumer:
         self._state.set("broker", None)
         log.info("waiting for messages", extra=fields(queue=self._settings.queue))
 
-    def _on_message(self, _channel: Any, method: Any, props: RawProperties, body: bytes) -> None:
-        """Take what pika assembled itself: a body of several frames."""
-        names = (method.exchange.encode(), method.routing_key.encode())
-        origin = b"".join(bytes((len(name),)) + name for name in names)
-        self._on_delivery((method.delivery_tag, int(method.redelivered), origin, props.raw, body))
-
     def _on_delivery(self, delivery: Delivery) -> None:
+        if self._closed:
+            return
         waiting = self._waiting
+        self._last = delivery[0]
         if not waiting:
-            self._oldest = time.monotonic()
+            self._arrivals.append((self._last, time.monotonic()))
         waiting.append(delivery)
+        self._octets += len(delivery[4])
+        if self._octets > HELD_OCTETS and (held := self._last - self._prefix.tag) > 1:
+            self._lost(OverflowingError(held // 2))
+            return
         if not self._scheduled:
             self._schedule(LINGER)
         elif len(waiting) >= BATCH and not self._hook:
@@ -162,10 +174,10 @@ class Consumer:
                 self._commit()
         except sqlite3.Error as error:
             self._hold(error)
-        left = self._state.in_flight = len(self._waiting) + len(self._ready) + len(self._outbox)
+        self._state.in_flight = self._last - self._prefix.tag
         if (self._waiting or self._ready) and not self._scheduled:
             self._schedule(0)
-        if self._drained and (self._held or not left):
+        if self._drained and (self._held or not (self._waiting or self._ready or len(self._outbox))):
             done, self._drained = self._drained, None
             done()
 
@@ -200,7 +212,7 @@ class Consumer:
                 with self._tracer(order.id, raw) if self._tracer else nullcontext():
                     if self._hook:
                         self._hook(order)
-            except (Exception, SystemExit) as error:  # the hook is someone else's: anything may come out
+            except BaseException as error:  # the hook is someone else's: anything may come out, CancelledError, too
                 if attempt == HOOK_TRIES:
                     self._defer(delivery, order.id, error)
             else:
@@ -219,11 +231,11 @@ class Consumer:
             self._held = 0.0
             state.set("ledger", None)
             log.info("the ledger can be written again")
+        self._octets -= sum(len(delivery[4]) for _, delivery in ready)
         self._acknowledge([delivery[0] for _, delivery in ready])
         state.dispatched += len(rows) - len(duplicates)
         state.duplicates += len(duplicates)
         state.batch.observe(len(rows))
-        state.ack.observe(time.monotonic() - self._oldest)
         _report("dispatched before, acknowledged again", [rows[index] for index in duplicates])
         for index in reversed(duplicates):
             del rows[index]
@@ -241,8 +253,13 @@ class Consumer:
         self._retry_at = time.monotonic() + self._held
 
     def _acknowledge(self, tags: Iterable[int]) -> None:
+        first = self._prefix.tag + 1
         if not self._closed and self._channel.is_open and self._prefix.complete(tags):
             self._channel.basic_ack(self._prefix.tag, multiple=True)
+            arrivals = self._arrivals
+            while len(arrivals) > 1 and arrivals[1][0] <= first:
+                arrivals.popleft()
+            self._state.ack.observe(time.monotonic() - arrivals[0][1])
 
     # -- what can't be recorded -------------------------------------------------------
 
@@ -283,8 +300,9 @@ class Consumer:
             log.log(level, "%s: %s", what, notes["exception-message"], extra=fields(
                 reason=reason, queue=queue, order_id=order_id, correlation_id=correlation_id(raw),
                 letter_id=notes["id"], attempt=notes["attempt"]))  # fmt: skip
+            self._octets -= len(delivery[4])
             self._acknowledge((tag,))
-            self._state.in_flight -= 1
+            self._state.in_flight = self._last - self._prefix.tag
             if self._drained:
                 self._work()
 

@@ -156,6 +156,13 @@ def test_dead_letters_are_replayed_once_their_cause_is_mended(broker: Broker, se
         == "2 dead letters would be replayed\n"
     )
     assert service.dispatched() == []
+    # One that fails once more is where it was, with what is known of it.
+    assert service.command("dead", "replay", "--reason", "not-json").stdout == "1 dead letters replayed\n"
+    until(lambda: service.metric("dispatch_orders_dead_total") == 4)
+    (again,) = map(json.loads, service.command("dead", "list", "--json", "--reason", "not-json").stdout.splitlines())
+    (before,) = [letter for letter in letters if letter["reason"] == "not-json"]
+    for name in ("first-seen", "exchange", "routing-key", "attempt"):
+        assert again[name] == before[name]
     away.unlink()
     assert service.command("dead", "replay", "--id", "one").stdout == "1 dead letters replayed\n"
     service.await_dispatched("one")
