@@ -199,7 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dispatch",
         description="Take paid orders from RabbitMQ and record each exactly once.",
-        epilog="Settings are environment variables: AMQP_HOST, AMQP_USER, AMQP_PASS and more, see the README.",
+        epilog="Settings are environment variables: AMQP_HOST, AMQP_USER, AMQP_PASS and more; those of a provisioned "
+        "host stand in /etc/dispatch/environment.",
     )
     parser.add_argument("--version", action="version", version=f"dispatch {__version__}")
     as_json: dict[str, Any] = {"action": "store_true", "help": "print one JSON object per line"}
