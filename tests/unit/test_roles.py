@@ -63,13 +63,7 @@ def test_the_readme_names_every_option(role: str) -> None:
         assert f"| `{name}` |" in readme
 
 
-@pytest.mark.parametrize(
-    "role",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="build has no spec yet") if name == "app_release" else ())
-        for name in NAMES
-    ],
-)
+@pytest.mark.parametrize("role", NAMES)
 def test_the_readme_names_the_entry_points_that_have_tasks_and_a_spec(role: str) -> None:
     readme = (ROLES / role / "README.md").read_text()
     (line,) = re.findall(r"^Other entry points \(`tasks_from`\): .*", readme, re.MULTILINE)
