@@ -12,7 +12,7 @@ import sqlite3
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timezone
 from typing import Any
@@ -46,11 +46,11 @@ class Prefix:
 
     def __init__(self) -> None:
         self.tag = 0
-        self._ahead: set[int] = set()
+        self.ahead: set[int] = set()  # done, behind one that isn't
 
     def complete(self, tags: Iterable[int]) -> bool:
         """Mark deliveries as done; say whether the prefix grew."""
-        ahead, tag = self._ahead, self.tag
+        ahead, tag = self.ahead, self.tag
         ahead.update(tags)
         while tag + 1 in ahead:
             tag += 1
@@ -82,7 +82,8 @@ class Consumer:
         self._held = 0.0  # seconds between tries while the ledger can't be written, else 0
         self._retry_at = 0.0  # time.monotonic() of the next try
         self._drained: Callable[[], None] | None = None
-        self._outbox = Outbox(connect, settings, host, conn.ioloop, lambda reason: state.set("outbox", reason))
+        self._outbox = Outbox(connect, settings, host, conn.ioloop, self._on_trouble)
+        self._singly = False  # how deliveries are acknowledged
         conn.channel(on_open_callback=self._on_open)
 
     def close(self) -> None:
@@ -174,7 +175,7 @@ class Consumer:
                 self._commit()
         except sqlite3.Error as error:
             self._hold(error)
-        self._state.in_flight = self._last - self._prefix.tag
+        self._count()
         if (self._waiting or self._ready) and not self._scheduled:
             self._schedule(0)
         if self._drained and (self._held or not (self._waiting or self._ready or len(self._outbox))):
@@ -252,14 +253,34 @@ class Consumer:
         log.error("%s; see to its disk or its lock, trying again in %.1f s", reason, self._held)
         self._retry_at = time.monotonic() + self._held
 
-    def _acknowledge(self, tags: Iterable[int]) -> None:
+    def _acknowledge(self, tags: Sequence[int]) -> None:
+        if self._closed or not self._channel.is_open:
+            return
         first = self._prefix.tag + 1
-        if not self._closed and self._channel.is_open and self._prefix.complete(tags):
+        grew = self._prefix.complete(tags)
+        if self._singly:
+            for tag in tags:
+                self._channel.basic_ack(tag)
+            self._singly = "outbox" in self._state.reasons or bool(self._prefix.ahead)
+        elif grew:
             self._channel.basic_ack(self._prefix.tag, multiple=True)
+        if grew:
             arrivals = self._arrivals
             while len(arrivals) > 1 and arrivals[1][0] <= first:
                 arrivals.popleft()
             self._state.ack.observe(time.monotonic() - arrivals[0][1])
+
+    def _count(self) -> None:
+        acknowledged = len(self._prefix.ahead) if self._singly else 0
+        self._state.in_flight = self._last - self._prefix.tag - acknowledged
+
+    def _on_trouble(self, reason: str | None) -> None:
+        """Don't let what can't be put aside hold back all that comes after it, until the prefetch limit ends it."""
+        self._state.set("outbox", reason)
+        if reason and not self._singly and not self._closed and self._channel.is_open:
+            self._singly = True
+            for tag in self._prefix.ahead:
+                self._channel.basic_ack(tag)
 
     # -- what can't be recorded -------------------------------------------------------
 
@@ -301,8 +322,8 @@ class Consumer:
                 reason=reason, queue=queue, order_id=order_id, correlation_id=correlation_id(raw),
                 letter_id=notes["id"], attempt=notes["attempt"]))  # fmt: skip
             self._octets -= len(delivery[4])
-            self._acknowledge((tag,))
-            self._state.in_flight = self._last - self._prefix.tag
+            self._acknowledge([tag])
+            self._count()
             if self._drained:
                 self._work()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pika
 import pytest
 
+from tests.integration.consumer import hooks
 from tests.integration.consumer.harness import LARGE, Broker, Proxy, Service, order, until
 
 
@@ -25,20 +26,22 @@ def locked(service: Service) -> Iterator[None]:
         other.execute("ROLLBACK")
 
 
-def test_an_alarm_stops_what_is_put_aside_and_not_the_orders(broker: Broker, service: Service) -> None:
+@pytest.mark.parametrize("service", [{"DISPATCH_HOOK": f"{hooks.__name__}:gate"}], indirect=True)
+def test_an_alarm_stops_what_is_put_aside_and_not_the_orders(broker: Broker, service: Service, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    service.environment[hooks.AWAY] = str(gate)
     service.start()
     service.await_ready()
     orders = [f"order-{number}" for number in range(50)]
     try:
-        with locked(service):
-            broker.publish(order("held"))
-            service.await_trouble("the ledger can't be written")
-            broker.publish(*map(order, orders), b"no order")
-            until(lambda: broker.messages()["orders"] == 52, what="all of it at the broker")
-            broker.ctl("set_vm_memory_high_watermark", "0.0001")
-        service.await_dispatched("held", *orders)
-        until(lambda: broker.messages()["orders"] == 1, what="orders acknowledged")
+        # The bad one stands behind the gate, before all others, when the alarm comes.
+        broker.publish(order("gate"), b"no order", *map(order, orders))
+        broker.ctl("set_vm_memory_high_watermark", "0.0001")
+        gate.unlink()
+        service.await_dispatched("gate", *orders)
         assert "takes no messages" in service.await_trouble("takes no messages")
+        until(lambda: broker.messages()["orders"] == 1, what="orders acknowledged")
     finally:
         broker.ctl("set_vm_memory_high_watermark", "0.4")
     until(lambda: broker.messages()["orders.dead"] == 1, what="the dead letter")

@@ -59,9 +59,11 @@ class Broker:
         else:
             self.timers.append(lambda: callback(None))
 
-    def basic_ack(self, tag: int, multiple: bool) -> None:
-        assert multiple
+    def basic_ack(self, tag: int, multiple: bool = False) -> None:
+        # RabbitMQ closes the channel where there is none of a tag's to acknowledge any more.
+        assert tag not in self.acks
         self.acks.append(tag)
+        self.multiple = multiple
 
     def basic_publish(self, _exchange: str, queue: str, *_: Any, **__: Any) -> None:
         self.published.append(queue)
@@ -366,3 +368,23 @@ def test_one_delivery_is_taken_however_large(bench: Bench, monkeypatch: pytest.M
     assert (bench.lost, bench.recorded()) == ([], ["a"])
     bench.deliver(2, "b")
     assert bench.lost == []
+
+
+def test_what_can_t_be_put_aside_holds_nothing_else_back(bench: Bench) -> None:
+    bench.deliver(1, b"nonsense")
+    bench.deliver(2, "b")
+    bench.broker.fire()
+    assert bench.broker.acks == []
+    bench.confirm(1, "Basic.Nack")
+    assert bench.broker.acks == [2]
+    bench.deliver(3, "c")
+    bench.broker.fire()  # which sends the copy again, too
+    assert bench.broker.acks == [2, 3]
+    assert bench.state.in_flight == 1
+    bench.confirm(1)
+    assert bench.broker.acks == [2, 3, 1]
+    bench.deliver(4, "d")
+    bench.deliver(5, "e")
+    bench.broker.fire()
+    assert bench.broker.acks == [2, 3, 1, 5]
+    assert bench.state.in_flight == 0
