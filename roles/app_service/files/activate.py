@@ -157,7 +157,9 @@ def activate(service: Service, release: Path, staged: Path, check: str, keep: in
         try:
             outcome = restore(service)
         except (SwitchError, OSError) as fault:
-            outcome = f"What was live could not be put back ({fault}), and is kept in {service.backup}; mend that, run again."
+            outcome = (
+                f"What was live could not be put back ({fault}), and is kept in {service.backup}; mend that, run again."
+            )
         say(f"the new release or settings are not healthy: {error}\n{outcome}\nThe journal of the attempt:\n{journal}")
         return RESTORED
     forget(service)
