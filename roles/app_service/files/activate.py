@@ -31,6 +31,8 @@ CHECK_FAILED, RESTORED, BUSY = 3, 4, 75
 # Seconds a service has to stay ready, without a restart, to count as healthy: one that crashes soon after is not.
 SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.2
+# Seconds a check that takes too long has to end once it is told to.
+CHECK_STOP_SECONDS = 5
 JOURNAL_LINES = "15"
 BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 
@@ -152,12 +154,9 @@ def activate(service: Service, release: Path, staged: Path, check: str, keep: in
     try:
         place(service, staged, release)
         restart(service)
-    except (SwitchError, OSError) as error:
+    except Exception as error:  # whatever it is, what was live is to be live again
         journal = last_lines(service)
-        try:
-            outcome = restore(service)
-        except (SwitchError, OSError) as fault:
-            outcome = f"What was live could not be put back ({fault}), and is kept in {service.backup}; mend that, run again."
+        outcome = put_back(service)
         say(f"the new release or settings are not healthy: {error}\n{outcome}\nThe journal of the attempt:\n{journal}")
         return RESTORED
     forget(service)
@@ -174,9 +173,21 @@ def failed_check(service: Service, release: Path, staged: Path, check: str) -> s
     command += [f"--property=EnvironmentFile={staged / 'environment'}"]
     for credential in sorted((staged / "credentials").iterdir()):
         command += [f"--property=LoadCredential={credential.name}:{credential}"]
+    # Nobody else changes this host meanwhile: a check that hangs must not keep it so.
+    command += [f"--property=RuntimeMaxSec={service.budget}", f"--property=TimeoutStopSec={CHECK_STOP_SECONDS}"]
     program, *rest = check.split()
-    done = subprocess.run([*command, "--", str(release / program), *rest], capture_output=True, text=True)
-    return "" if done.returncode == 0 else (done.stdout + done.stderr).strip() or f"exit code {done.returncode}"
+    command += ["--", str(release / program), *rest]
+    begun = time.monotonic()
+    try:
+        limit = service.budget + 2 * CHECK_STOP_SECONDS
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit)
+    except subprocess.TimeoutExpired:
+        return f"it did not end within {service.budget:.0f} s"
+    if done.returncode == 0:
+        return ""
+    said = (done.stdout + done.stderr).strip() or f"exit code {done.returncode}"
+    late = time.monotonic() - begun >= service.budget
+    return f"it did not end within {service.budget:.0f} s, and was stopped: {said}" if late else said
 
 
 def save(service: Service) -> None:
@@ -214,6 +225,14 @@ def place(service: Service, source: Path, release: Path | None) -> None:
     restorecon = shutil.which("restorecon")
     if restorecon:  # for SELinux, a file that is moved keeps the type of where it came from; without SELinux, no effect
         subprocess.run([restorecon, "-R", *(path for path in service.live.values() if path.exists())], check=False)
+
+
+def put_back(service: Service) -> str:
+    """Restore the saved state; return how that went, in a sentence."""
+    try:
+        return restore(service)
+    except Exception as fault:  # the reason for going back is still to be told
+        return f"What was live could not be put back ({fault}), and is kept in {service.backup}; mend that, run again."
 
 
 def restore(service: Service) -> str:
@@ -294,8 +313,8 @@ def not_ready(service: Service, state: dict[str, str]) -> str:
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace").strip()
         return "" if answer.status == 200 else f"{service.ready_url} answers {answer.status}: {text}"
-    except OSError as error:
-        return f"{service.ready_url} does not answer: {error}"
+    except (OSError, http.client.HTTPException) as error:
+        return f"{service.ready_url} does not answer: {error or type(error).__name__}"
     finally:
         connection.close()
 
@@ -307,7 +326,7 @@ def last_lines(service: Service) -> str:
         run("journalctl", "--sync")
         own, systemd_s = f"_SYSTEMD_INVOCATION_ID={invocation}", f"INVOCATION_ID={invocation}"
         return run("journalctl", own, "+", systemd_s, "--lines", JOURNAL_LINES, "--output=cat", "--no-pager")
-    except SwitchError as error:  # no reason not to put back what was
+    except Exception as error:  # no reason not to put back what was
         return str(error)
 
 
@@ -334,7 +353,7 @@ def remove(path: Path) -> None:
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
         raise SwitchError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
     return done.stdout
