@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from ansible.utils.helpers import pct_to_int
 from pyinfra import config, host, inventory
@@ -33,6 +35,8 @@ def dispatch() -> None:
 
 def _provision(target: Target) -> None:
     target.check_settings()
+    if len(_serials()) > 1:
+        raise ProjectError(target.value("dispatch", "__dispatch_rollouts_differ"))
     systems = target.value("python_runtime", "python_runtime_systems").values()
     # Which of them the host has is not known yet.
     packages = sorted({name for system in systems for name in system.get("packages", [])})
@@ -145,12 +149,23 @@ def _await_failure(target: Target) -> str:
     return str(failure["msg"]).strip()
 
 
+@functools.cache
+def _serials() -> set[tuple[str, ...]]:
+    """The values of `dispatch_serial` that the hosts of this run have."""
+    targets = [load().host(one.name, inventory.get_override_data()) for one in _hosts()]
+    return {tuple(target.value("dispatch", "__dispatch_serial")) for target in targets}
+
+
+def _hosts() -> list[Any]:
+    return [one for one in inventory.get_group(GROUP) if one in inventory.get_active_hosts()]
+
+
 def _batches(target: Target) -> list[tuple[int, list[str]]]:
     """The names of the hosts to switch at once, one batch after another, as `dispatch_serial` divides them."""
-    left = [one.name for one in inventory.get_group(GROUP) if one in inventory.get_active_hosts()]
+    left = [one.name for one in _hosts()]
     total = len(left)
     batches: list[tuple[int, list[str]]] = []
-    sizes = [pct_to_int(size, total) for size in target.value("dispatch", "dispatch_serial")]
+    sizes = [pct_to_int(size, total) for size in target.value("dispatch", "__dispatch_serial")]
     while left:
         size = sizes[min(len(batches), len(sizes) - 1)]
         batches.append((len(batches) + 1, left[:size]))

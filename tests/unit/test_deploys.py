@@ -65,6 +65,13 @@ def check(target: Target) -> None:
         ({"dispatch_amqp_port": 0}, "dispatch_amqp_port is 0. Set it to a port from 1 to 65535"),
         ({"dispatch_amqp_port": "amqp"}, "unable to convert to int"),
         ({"dispatch_amqp_password": None}, "dispatch_amqp_password is not set. Put the password"),
+        ({"dispatch_serial": "some"}, 'dispatch_serial is "some". Set it to a list'),
+        ({"dispatch_serial": []}, "dispatch_serial is []. Set it to a list"),
+        ({"dispatch_serial": [1, "0%"]}, 'dispatch_serial is [1, "0%"]. Set it to a list'),
+        ({"dispatch_max_fail_percentage": 101}, "dispatch_max_fail_percentage is 101. Set it to a percentage"),
+        ({"dispatch_max_fail_percentage": -1}, "dispatch_max_fail_percentage is -1. Set it to a percentage"),
+        ({"dispatch_releases_kept": 0}, "dispatch_releases_kept is 0. Set it to 1"),
+        ({"dispatch_start_seconds": 0}, "dispatch_start_seconds is 0. Set it to the seconds"),
         ({"dispatch_artifact": "/nowhere.zip"}, "dispatch_artifact is /nowhere.zip, and there is no such file"),
         ({"dispatch_artifact": __file__}, "not a readable zip file (zipfile.BadZipFile: File is not a zip file)"),
         ({"dispatch_artifact_sha256": "0" * 64}, f"but dispatch_artifact_sha256 says {'0' * 64}"),
@@ -83,6 +90,22 @@ def test_bad_values_are_refused_in_the_role_s_words(
         check(target)
     assert said in " ".join(str(refused.value).split())
     assert "not-to-be-seen" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("serial", "group"),
+    [
+        (10, "dispatch_serial_10"),
+        ("30%", "dispatch_serial_30p"),
+        ([1, "100%"], "dispatch_serial_1_100p"),
+    ],
+)
+def test_a_roll_out_in_one_value_is_one_batch_after_another(
+    project: Callable[..., Project], serial: object, group: str
+) -> None:
+    target = project().host("h1", {"dispatch_serial": serial})
+    check(target)
+    assert target.value("dispatch", "__dispatch_rollout")[0] == group
 
 
 def test_a_release_is_where_the_role_builds_it(project: Callable[..., Project]) -> None:
