@@ -100,10 +100,8 @@ def _provision(target: Target) -> None:
         )
     operations.service(
         name="Runbook step 6, keep the service enabled and running",
-        unit=target.value("app_service", "app_service_name"),
-        seconds=target.value("app_service", "app_service_start_seconds"),
-        found=found["unit"],
-        explain=lambda: _await_failure(target),
+        runs=target.value("app_service", "__app_service_runs"),
+        plan=lambda: _await(target),
     )
 
 
@@ -138,15 +136,15 @@ def _setting(name: str, environment: str) -> str:
     return found[1] if found else ""
 
 
-def _await_failure(target: Target) -> str:
-    """What the role says, before the end of the journal, where the service does not start."""
+def _await(target: Target) -> tuple[Values, str]:
+    """The question that waits until the service is ready, and what the role says where it does not become so."""
     (failure,) = target.arguments(
         "app_service",
         "Await | Say why it is not",
-        __app_service_active={"stdout": "not active"},
+        __app_service_await={"stdout": json.dumps({"ready": "see above"})},
         __app_service_journal={"stdout": ""},
     )
-    return str(failure["msg"]).strip()
+    return target.value("app_service", "__app_service_awaited"), str(failure["msg"]).strip()
 
 
 @functools.cache

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
+import threading
 import zipfile
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from deploys import operations
+from deploys import operations, provision
 from deploys.connection import reach
 from deploys.facts import PROGRAM
 from deploys.project import Project, ProjectError, Target
@@ -24,6 +28,7 @@ FOUND: dict[str, Any] = {
     "interrupted": False,
     "texts": {"/etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_ID="12"\nID=debian\n'},
     "unit": {"UnitFileState": "", "ActiveState": "inactive"},
+    "ready": "systemd says inactive",
     "account": None,
     "packages": [],
     "complete": [],
@@ -198,6 +203,80 @@ def test_an_inspection_says_in_what_a_path_differs(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(file)
     assert inspection.differences(link, same) == ["another kind of file"]
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "said"),
+    [
+        ("active", 200, ""),
+        ("active", 503, "{url} answers HTTP/1.0 503 Service Unavailable: not connected\nto a broker"),
+        ("active", None, "{url} does not answer: [Errno 111] Connection refused"),
+        ("activating", 200, "systemd says activating"),
+        ("", 200, "systemd says nothing of it"),
+    ],
+)
+def test_an_inspection_says_why_a_service_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch, state: str, status: int | None, said: str
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/readyz" and status else 404)
+            self.end_headers()
+            self.wfile.write(b"not connected\nto a broker\n")
+
+    shown = f"ActiveState={state}\nUnitFileState=enabled\n" if state else ""
+    inspection = runpy.run_path(str(PROGRAM))
+    monkeypatch.setitem(inspection["service"].__globals__, "run", lambda *_: shown)
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        url = f"http://127.0.0.1:{server.server_port}/readyz"
+        if status:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        else:
+            server.server_close()
+        answer = inspection["service"]("dispatch", url, 0)
+        if status:
+            server.shutdown()
+    assert answer["ready"] == said.format(url=url)
+
+
+def test_an_inspection_waits_until_the_service_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = ["activating", "activating", "active"]
+    inspection = runpy.run_path(str(PROGRAM))
+    monkeypatch.setitem(inspection["service"].__globals__, "run", lambda *_: f"ActiveState={states.pop(0)}\n")
+    assert inspection["service"]("dispatch", "", 30)["ready"] == ""
+
+
+@pytest.mark.parametrize(("ready", "settled"), [("", True), ("http://127.0.0.1:9672/readyz answers 503", False)])
+def test_a_host_that_is_not_ready_is_not_settled(project: Callable[..., Project], ready: str, settled: bool) -> None:
+    target = project().host("h1", {})
+    check(target)
+    release = target.value("app_release", "__app_release_directory")
+    packages = target.value("python_runtime", "python_runtime_packages")
+    found = {
+        **FOUND,
+        "link": release,
+        "complete": [release],
+        "packages": packages,
+        "paths": {"/app": []},
+        "account": {"comment": "RoboShop services", "shell": "/usr/sbin/nologin", "locked": True},
+        "unit": {"UnitFileState": "enabled", "ActiveState": "active"},
+        "ready": ready,
+    }
+    target.check(found)
+    assert target.value("dispatch", "__dispatch_settled") is settled
+    assert target.value("app_service", "__app_service_runs") is settled
+    question, failure = provision._await(target)
+    assert question["within"] == 60
+    assert question["ready_url"] == "http://127.0.0.1:9672/readyz"
+    assert "not-to-be-seen" not in json.dumps(question)
+    assert "dispatch is not ready after 60 s: see above" in failure
+
+
+@pytest.mark.parametrize(("ready", "code"), [("", 0), ("503", 1)])
+def test_an_inspection_s_word_is_an_exit_code(ready: str, code: int) -> None:
+    command = [sys.executable, "-c", operations.REASON]
+    told = subprocess.run(command, input=json.dumps({"ready": ready}), capture_output=True, text=True)
+    assert (told.returncode, told.stderr.strip()) == (code, ready)
 
 
 ACCOUNT = {"name": "roboshop", "comment": "RoboShop services", "home": "/app", "shell": "/usr/sbin/nologin"}
