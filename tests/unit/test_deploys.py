@@ -77,6 +77,11 @@ def check(target: Target) -> None:
         ({"dispatch_max_fail_percentage": -1}, "dispatch_max_fail_percentage is -1. Set it to a percentage"),
         ({"dispatch_releases_kept": 0}, "dispatch_releases_kept is 0. Set it to 1"),
         ({"dispatch_start_seconds": 0}, "dispatch_start_seconds is 0. Set it to the seconds"),
+        ({"dispatch_environment": "a=b"}, "dispatch_environment is not a dictionary"),
+        ({"dispatch_environment": {"Dispatch": 1}}, "dispatch_environment has the setting Dispatch. Take a name"),
+        ({"dispatch_environment": {"AMQP_PASS": "x"}}, "dispatch_environment has the setting AMQP_PASS. Take a name"),
+        ({"dispatch_environment": {"STATE_DIRECTORY": "/x"}}, "has the setting STATE_DIRECTORY. Take a name"),
+        ({"dispatch_environment": {"DISPATCH_HOOK": "a\nb"}}, "dispatch_environment.DISPATCH_HOOK has a line break"),
         ({"dispatch_artifact": "/nowhere.zip"}, "dispatch_artifact is /nowhere.zip, and there is no such file"),
         ({"dispatch_artifact": __file__}, "not a readable zip file (zipfile.BadZipFile: File is not a zip file)"),
         ({"dispatch_artifact_sha256": "0" * 64}, f"but dispatch_artifact_sha256 says {'0' * 64}"),
@@ -95,6 +100,29 @@ def test_bad_values_are_refused_in_the_role_s_words(
         check(target)
     assert said in " ".join(str(refused.value).split())
     assert "not-to-be-seen" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "stop"),
+    [
+        ({}, "http://127.0.0.1:9672/readyz", 30),
+        ({"DISPATCH_HTTP": "0.0.0.0:80", "DISPATCH_STOP_SECONDS": 5}, "http://127.0.0.1:80/readyz", 15),
+        ({"DISPATCH_HTTP": "10.0.0.1:80", "DISPATCH_STOP_SECONDS": "60"}, "http://10.0.0.1:80/readyz", 70),
+    ],
+)
+def test_the_consumer_s_further_settings_reach_it_and_its_unit(
+    project: Callable[..., Project], given: dict[str, object], url: str, stop: int
+) -> None:
+    target = project(dispatch_environment={**given, "DISPATCH_RETENTION_DAYS": 90}).host("h1", {})
+    check(target)
+    question = target.value("app_service", "__app_service_question")
+    environment = question["paths"]["/etc/dispatch/environment"]["content"].splitlines()
+    assert 'DISPATCH_RETENTION_DAYS="90"' in environment
+    assert {f'{name}="{value}"' for name, value in given.items()} <= set(environment)
+    assert 'AMQP_HOST="rabbit"' in environment
+    unit = question["paths"]["/etc/systemd/system/dispatch.service"]["content"]
+    assert f"TimeoutStopSec={stop}\n" in unit
+    assert question["ready_url"] == url
 
 
 @pytest.mark.parametrize(
