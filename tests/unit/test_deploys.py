@@ -70,6 +70,9 @@ def check(target: Target) -> None:
         ({"dispatch_amqp_port": 0}, "dispatch_amqp_port is 0. Set it to a port from 1 to 65535"),
         ({"dispatch_amqp_port": "amqp"}, "unable to convert to int"),
         ({"dispatch_amqp_password": None}, "dispatch_amqp_password is not set. Put the password"),
+        ({"dispatch_amqp_password": ""}, "dispatch_amqp_password is not set. Put the password"),
+        ({"dispatch_amqp_password": 12345678}, "dispatch_amqp_password is a number to YAML"),
+        ({"dispatch_amqp_password": 0}, 'Put it in quotes: dispatch_amqp_password: "…"'),
         ({"dispatch_serial": "some"}, 'dispatch_serial is "some". Set it to a list'),
         ({"dispatch_serial": []}, "dispatch_serial is []. Set it to a list"),
         ({"dispatch_serial": [1, "0%"]}, 'dispatch_serial is [1, "0%"]. Set it to a list'),
@@ -123,6 +126,15 @@ def test_the_consumer_s_further_settings_reach_it_and_its_unit(
     unit = question["paths"]["/etc/systemd/system/dispatch.service"]["content"]
     assert f"TimeoutStopSec={stop}\n" in unit
     assert question["ready_url"] == url
+
+
+def test_a_limit_leaves_the_others_in_force(project: Callable[..., Project]) -> None:
+    target = project(dispatch_limits={"CPUQuota": "50%", "TasksMax": 8}).host("h1", {})
+    check(target)
+    question = target.value("app_service", "__app_service_question")
+    unit = question["paths"]["/etc/systemd/system/dispatch.service"]["content"].splitlines()
+    assert {"CPUQuota=50%", "TasksMax=8", "MemoryMax=512M"} <= set(unit)
+    assert "TasksMax=64" not in unit
 
 
 @pytest.mark.parametrize(
