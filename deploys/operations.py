@@ -85,10 +85,9 @@ def release(stands: bool, plan: Callable[[], tuple[Values, Values, str]]) -> Com
 
 
 @operation()
-def drain(argv: list[str], old: str, new: str) -> Commands:
-    """Wait, by the command `argv`, until no order is left on the RabbitMQ `old`, unless that is none or `new`."""
-    if old not in ("", new):
-        yield _command(*argv)
+def drain(argv: list[str]) -> Commands:
+    """Wait, by the command `argv`, until no order is left where the live service consumes."""
+    yield _command(*argv)
 
 
 @operation()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +72,10 @@ def _provision(target: Target) -> None:
         stands=path in found["complete"],
         plan=lambda: _build(target, home["path"]),
     )
-    if target.value("dispatch", "dispatch_drain_old_broker"):
-        (drain,) = target.arguments("dispatch", "Drain | Wait until no order waits there")
-        operations.drain(
-            name="Leave no order behind on the RabbitMQ that was, as asked",
-            argv=[str(word) for word in drain["argv"]],
-            old=_setting("AMQP_HOST", found["texts"][files[0]["dest"]]),
-            new=target.value("dispatch", "dispatch_amqp_host"),
-        )
+    if target.value("dispatch", "__dispatch_drains"):
+        step = "Leave no order behind on the RabbitMQ that was, as asked"
+        (drain,) = target.arguments("dispatch", step)
+        operations.drain(name=step, argv=[str(word) for word in drain["argv"]])
 
     differs = target.value("app_service", "__app_service_differs")
     _show(found, public, path)
@@ -128,12 +123,6 @@ def _activation(target: Target) -> Values:
     """The program that switches to what is new, and what it is given."""
     (command,) = target.arguments("app_service", "Activate | Check the new state, switch to it, prove it or go back")
     return command
-
-
-def _setting(name: str, environment: str) -> str:
-    """A setting of the environment file that is live, or nothing where it has none."""
-    found = re.search(rf'^{name}="(.*)"$', environment, re.MULTILINE)
-    return found[1] if found else ""
 
 
 def _await(target: Target) -> tuple[Values, str]:

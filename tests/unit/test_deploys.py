@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ FOUND: dict[str, Any] = {
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Callable[..., Project]:
+def project(tmp_path: Path) -> Iterator[Callable[..., Project]]:
     """A project whose only host, h1, has the variables given; those that are None are left out."""
     artifact = tmp_path / "good.zip"
     with zipfile.ZipFile(artifact, "w") as archive:
@@ -52,9 +52,13 @@ def project(tmp_path: Path) -> Callable[..., Project]:
         values = {key: value for key, value in {**good, **variables}.items() if value is not None}
         inventory = tmp_path / "hosts.yml"
         inventory.write_text(json.dumps({"all": {"children": {"dispatch": {"hosts": {"h1": values}}}}}))
-        return Project([str(inventory)])
+        made.append(Project([str(inventory)]))
+        return made[-1]
 
-    return make
+    made: list[Project] = []
+    yield make
+    for one in made:
+        one.variables.extra_vars.clear()  # Ansible keeps them for the whole process
 
 
 def check(target: Target) -> None:
@@ -148,7 +152,7 @@ def test_a_limit_leaves_the_others_in_force(project: Callable[..., Project]) -> 
 def test_a_roll_out_in_one_value_is_one_batch_after_another(
     project: Callable[..., Project], serial: object, group: str
 ) -> None:
-    target = project().host("h1", {"dispatch_serial": serial})
+    target = project(dispatch_serial=serial).host("h1", {})
     check(target)
     assert target.value("dispatch", "__dispatch_rollout")[0] == group
 
@@ -369,7 +373,32 @@ def test_a_directory_is_labelled_where_selinux_says_so() -> None:
     assert not list(operations.directory._inner(wanted, []))
 
 
-@pytest.mark.parametrize(("old", "commands"), [("", []), ("new", []), ("old", ["/usr/bin/dispatch drain"])])
-def test_only_another_broker_is_drained(old: str, commands: list[str]) -> None:
-    drained = operations.drain._inner(["/usr/bin/dispatch", "drain"], old, "new")
-    assert [command.get_raw_value() for command in drained] == commands
+@pytest.mark.parametrize(
+    ("asked", "before", "now", "drains"),
+    [
+        (True, None, {}, False),  # nothing is live
+        (True, {}, {}, False),
+        (True, {}, {"dispatch_amqp_user": "other", "dispatch_amqp_exchange": "roboshop"}, False),
+        (True, {"dispatch_amqp_vhost": 'a"\\b'}, {"dispatch_amqp_vhost": 'a"\\b'}, False),
+        (True, {}, {"dispatch_amqp_host": "other"}, True),
+        (True, {}, {"dispatch_amqp_port": 5673}, True),
+        (True, {}, {"dispatch_amqp_vhost": "other"}, True),
+        (True, {}, {"dispatch_amqp_queue": "other"}, True),
+        (False, {}, {"dispatch_amqp_host": "other"}, False),
+    ],
+)
+def test_only_another_source_of_orders_is_drained(
+    project: Callable[..., Project], asked: bool, before: dict[str, object] | None, now: dict[str, object], drains: bool
+) -> None:
+    path, live = "/etc/dispatch/environment", ""
+    if before is not None:
+        target = project(**before).host("h1", {})
+        check(target)
+        question = target.value("app_service", "__app_service_question", dispatch_service_steps=["compare"])
+        assert path in question["texts"]
+        live = question["paths"][path]["content"]
+    target = project(**now, dispatch_drain_old_broker=asked).host("h1", {})
+    target.check({**FOUND, "texts": {**FOUND["texts"], path: live}})
+    assert target.value("dispatch", "__dispatch_drains") is drains
+    (drain,) = target.arguments("dispatch", "Leave no order behind on the RabbitMQ that was, as asked")
+    assert [str(word) for word in drain["argv"]] == ["/usr/bin/dispatch", "drain", "--timeout", "300"]
