@@ -44,7 +44,7 @@ lab-down: $(READY) ## Remove the lab: hosts, network, images, keys and secrets
 	python -m tests.lab down
 
 .PHONY: test
-test: lint unit integration molecule ## Everything below
+test: lint unit integration molecule ## Lint, unit tests, integration tests, Molecule
 
 .PHONY: lint
 lint: $(READY) ## Lint and type-check
@@ -83,8 +83,12 @@ bench-consumer: $(READY) ## Dispatch beside consumers in Go, pika and aio-pika
 bench-provision: dist/dispatch.zip ## Four ways to provision Dispatch on 1, 4 and 12 hosts (BENCH="--hosts 4 --repeats 1")
 	python -m tests.benchmarks.provision $(BENCH)
 
+# What goes to the hosts is pinned by hand, each to the one wheel that fits them all, where pip-compile takes every file of a
+# release: after this, put into dispatch_app/requirements.txt the versions that requirements-dev.txt now has (a unit test
+# compares them), into installer.txt beside it a newer pip if wanted, and for each the hash that these give:
+#   pip download --no-deps --only-binary :all: --dest build NAME==VERSION && pip hash build/*.whl
 .PHONY: lock
-lock: $(READY) ## Renew the lock files from pyproject.toml
+lock: $(READY) ## Renew requirements.txt and requirements-dev.txt from pyproject.toml
 	python -m pip install --quiet pip-tools
 	pip-compile $(LOCK) --output-file requirements.txt pyproject.toml
 	pip-compile $(LOCK) --extra app --extra lab --extra test --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml

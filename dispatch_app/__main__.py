@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -26,7 +27,10 @@ def run(_: argparse.Namespace) -> int:
     logs.setup()
     # A large ledger takes its time; EXTEND_TIMEOUT_USEC= allows ten minutes (sd_notify(3)).
     systemd.Notifier().send("STATUS=checking the ledger", "EXTEND_TIMEOUT_USEC=600000000")
-    return service.Service(settings, ledger.Ledger(path), hook).run()
+    code = service.Service(settings, ledger.Ledger(path), hook).run()
+    logging.shutdown()
+    # A name being looked up holds a thread that the interpreter would wait for, however long that takes.
+    os._exit(code)
 
 
 def check(_: argparse.Namespace) -> int:
@@ -195,7 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dispatch",
         description="Take paid orders from RabbitMQ and record each exactly once.",
-        epilog="Settings are environment variables: AMQP_HOST, AMQP_USER, AMQP_PASS and more, see the README.",
+        epilog="Settings are environment variables: AMQP_HOST, AMQP_USER, AMQP_PASS and more; those of a provisioned "
+        "host stand in /etc/dispatch/environment.",
     )
     parser.add_argument("--version", action="version", version=f"dispatch {__version__}")
     as_json: dict[str, Any] = {"action": "store_true", "help": "print one JSON object per line"}

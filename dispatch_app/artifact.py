@@ -8,6 +8,7 @@ fixed.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import subprocess
@@ -63,10 +64,14 @@ def contents(package: Path, pinned: dict[str, list[Path]]) -> dict[str, bytes]:
 
 def main(argv: list[str]) -> int:
     """Write the artifact to the one path given."""
-    if len(argv) != 1 or argv[0].startswith("-"):
-        print("usage: python -m dispatch_app.artifact FILE", file=sys.stderr)
-        return 2
-    target = Path(argv[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m dispatch_app.artifact",
+        description="Build the artifact, the zip that the roles install: the consumer, the pinned wheels of what it "
+        "needs, which pip downloads, and pip's own. Prints its size and its SHA-256; the same sources give the same "
+        "bytes.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the zip to write, such as dist/dispatch.zip")
+    target: Path = parser.parse_args(argv).file
     with tempfile.TemporaryDirectory() as directory:
         try:
             pinned = {

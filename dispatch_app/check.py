@@ -56,7 +56,8 @@ def _topology(refused: Callable[..., bool], settings: Settings, missing: list[st
     for name, arguments in topology.queues(settings).items():
         if refused(404, "queue_declare", name, passive=True):
             missing.append(name)
-            arguments, code = _NO_QUEUE, 406
+            # With where its dead letters go: whoever declares that needs more permissions.
+            arguments, code = {**(arguments or {}), **_NO_QUEUE}, 406
         else:
             code = 0
         refused(code, "queue_declare", name, durable=True, arguments=arguments)
@@ -65,7 +66,8 @@ def _topology(refused: Callable[..., bool], settings: Settings, missing: list[st
 def _permissions(refused: Callable[..., bool], settings: Settings) -> None:
     """Try to bind the queue, to consume it, and to publish to the default exchange."""
     nowhere = f"{settings.queue}.nowhere"
-    refused(404, "queue_bind", nowhere, settings.exchange, settings.routing_key)
+    # Takes what binding it takes, and there is no such binding.
+    refused(404, "queue_unbind", settings.queue, settings.exchange, nowhere)
     refused((404, 406), "basic_consume", settings.queue, lambda *_: None, arguments=_NO_CONSUMER)
     # As it should be: permitted, and taken by no queue; or put off by an alarm, which keeps nobody from consuming.
     with contextlib.suppress(exceptions.UnroutableError, exceptions.ConnectionBlockedTimeout):

@@ -18,6 +18,14 @@ from .settings import Settings
 HEARTBEAT = 10
 
 
+class OverflowingError(Exception):
+    """The deliveries at hand take too much memory; `prefetch` of them at a time will not."""
+
+    def __init__(self, prefetch: int) -> None:
+        super().__init__(f"{prefetch} at a time from now on")
+        self.prefetch = prefetch
+
+
 class Failure(NamedTuple):
     """A failure as an operator reads it; `code` is the exit code of `dispatch check`."""
 
@@ -53,7 +61,8 @@ _ERRORS: tuple[tuple[type[BaseException], int, str, str], ...] = (
      "see that AMQP_PORT is RabbitMQ's, and set AMQP_TLS if it is a TLS port"),
     (exceptions.ConsumerCancelled, OTHER, "the broker cancelled the consumer",
      "nothing to do if the queue {s.queue} was deleted or moved: it is declared again"),
-    (exceptions.StreamLostError, OTHER, "{where} dropped the connection", _LOG),
+    (exceptions.StreamLostError, OTHER, "{where} dropped the connection ({detail})", _LOG),
+    (OverflowingError, OTHER, "the messages at hand take too much memory", "nothing to do: they are taken {detail}"),
     (OSError, OTHER, "{where} can't be reached ({detail})", "look at this host's routes and firewall"),
 )  # fmt: skip
 # The first that fits, by reply code (AMQP 0-9-1, 1.2) and a part of the reply text.
@@ -72,8 +81,11 @@ _REPLIES = (
 )  # fmt: skip
 
 
-def parameters(settings: Settings, host: str) -> pika.ConnectionParameters:
-    """Return pika's parameters for one host. Raises OSError (ssl.SSLError is one) for bad TLS files."""
+def parameters(settings: Settings, host: str, name: str = "dispatch") -> pika.ConnectionParameters:
+    """Return pika's parameters for one host; `name` is what RabbitMQ shows of the connection.
+
+    Raises OSError (ssl.SSLError is one) for bad TLS files.
+    """
     options = None
     if settings.tls:
         context = ssl.create_default_context(cafile=settings.tls.ca)
@@ -84,7 +96,7 @@ def parameters(settings: Settings, host: str) -> pika.ConnectionParameters:
         host=host, port=settings.port, virtual_host=settings.vhost, ssl_options=options,
         credentials=pika.PlainCredentials(settings.user, settings.password),
         heartbeat=HEARTBEAT, socket_timeout=5, stack_timeout=10,  # seconds
-        client_properties={"connection_name": f"dispatch@{socket.gethostname()}"},
+        client_properties={"connection_name": f"{name}@{socket.gethostname()}"},
     )  # fmt: skip
 
 

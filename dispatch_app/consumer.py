@@ -12,7 +12,7 @@ import sqlite3
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timezone
 from typing import Any
@@ -20,12 +20,13 @@ from typing import Any
 from pika import exceptions
 
 from . import deadletter, topology
+from .connection import OverflowingError
 from .health import State
 from .ledger import Ledger, Row
 from .logs import fields, log
 from .orders import Order, parse
-from .outbox import Outbox, Parcel
-from .properties import RawProperties, correlation_id
+from .outbox import Connect, Outbox, Parcel
+from .properties import correlation_id
 from .settings import Settings
 from .tracing import Tracer
 from .wire import Connection, Delivery
@@ -34,6 +35,7 @@ BATCH = 1000  # orders per commit; the id index makes smaller commits write more
 LINGER = 0.004  # seconds an order waits for others to share its commit
 HOOK_SLICE = 0.1  # seconds of hook calls between two looks at the network
 HOOK_TRIES = 3  # at once, before an order goes to a retry queue
+HELD_OCTETS = 64 << 20  # of bodies at hand; a count alone would let large ones fill the memory
 LOG_ORDERS = 250  # orders per log line, which keeps it below journald's LineMax= of 48 KiB
 
 Hook = Callable[[Order], object]
@@ -44,11 +46,11 @@ class Prefix:
 
     def __init__(self) -> None:
         self.tag = 0
-        self._ahead: set[int] = set()
+        self.ahead: set[int] = set()  # done, behind one that isn't
 
     def complete(self, tags: Iterable[int]) -> bool:
         """Mark deliveries as done; say whether the prefix grew."""
-        ahead, tag = self._ahead, self.tag
+        ahead, tag = self.ahead, self.tag
         ahead.update(tags)
         while tag + 1 in ahead:
             tag += 1
@@ -62,9 +64,9 @@ class Consumer:
 
     def __init__(
         self, conn: Connection, host: str, settings: Settings, ledger: Ledger, state: State,
-        hook: Hook | None, tracer: Tracer | None, lost: Callable[[Exception], None],
+        hook: Hook | None, tracer: Tracer | None, lost: Callable[[Exception], None], connect: Connect,
     ) -> None:  # fmt: skip
-        """Start on `conn`; `lost` is called when this consumer can't go on."""
+        """Start on `conn`; `lost` is called when this consumer can't go on, `connect` opens the outbox's connection."""
         self._conn, self._settings, self._ledger, self._state = conn, settings, ledger, state
         self._hook, self._tracer, self._lost = hook, tracer, lost
         self._channel: Any = None
@@ -73,36 +75,45 @@ class Consumer:
         self._waiting: deque[Delivery] = deque()
         self._ready: list[tuple[Row, Delivery]] = []  # checked, not recorded
         self._prepared: set[str] = set()  # ids of those the hook has taken
-        self._oldest = 0.0  # time.monotonic() of the first delivery waiting
+        self._last = 0  # the highest tag delivered
+        self._octets = 0  # of the bodies not acknowledged
+        self._arrivals: deque[tuple[int, float]] = deque()  # from which tag on, since when (time.monotonic())
         self._scheduled = False
         self._held = 0.0  # seconds between tries while the ledger can't be written, else 0
         self._retry_at = 0.0  # time.monotonic() of the next try
         self._drained: Callable[[], None] | None = None
-        self._outbox = Outbox(conn, settings, host, lambda reason: state.set("outbox", reason))
+        self._outbox = Outbox(connect, settings, host, conn.ioloop, self._on_trouble)
+        self._singly = False  # how deliveries are acknowledged
         conn.channel(on_open_callback=self._on_open)
 
     def close(self) -> None:
-        """Forget everything: the connection is gone."""
+        """Forget everything: the connection is gone, or about to go."""
         self._closed = True
-        for part in ("ledger", "outbox", "blocked"):
+        self._waiting.clear()
+        self._ready.clear()
+        self._outbox.abort()
+        for part in ("ledger", "outbox"):
             self._state.set(part, None)
         self._state.in_flight = 0
 
     def drain(self, done: Callable[[], None]) -> None:
         """Take no more deliveries, finish those at hand, then call `done`."""
 
+        def finish() -> None:
+            self._outbox.close(done)
+
         def cancelled(_: object) -> None:
             # Not before: until the broker has answered, deliveries are still on their way here.
             if self._held:
-                done()
+                finish()
             else:
-                self._drained = done
+                self._drained = finish
                 self._work()
 
         if self._consuming and self._channel.is_open and not self._held:
             self._channel.basic_cancel("dispatch", callback=cancelled)
         else:
-            done()
+            finish()
 
     # -- deliveries -------------------------------------------------------------------
 
@@ -113,8 +124,9 @@ class Consumer:
         topology.declare(channel, self._settings)
         channel.basic_qos(prefetch_count=self._settings.prefetch)
         self._conn.sink_channel, self._conn.sink = channel.channel_number, self._on_delivery
+        # Deliveries go to the sink; pika has none left to call anybody for.
         channel.basic_consume(
-            self._settings.queue, self._on_message, consumer_tag="dispatch", callback=lambda _: self._on_consuming()
+            self._settings.queue, lambda *_: None, consumer_tag="dispatch", callback=lambda _: self._on_consuming()
         )
 
     def _on_consuming(self) -> None:
@@ -122,17 +134,18 @@ class Consumer:
         self._state.set("broker", None)
         log.info("waiting for messages", extra=fields(queue=self._settings.queue))
 
-    def _on_message(self, _channel: Any, method: Any, props: RawProperties, body: bytes) -> None:
-        """Take what pika assembled itself: a body of several frames."""
-        names = (method.exchange.encode(), method.routing_key.encode())
-        origin = b"".join(bytes((len(name),)) + name for name in names)
-        self._on_delivery((method.delivery_tag, int(method.redelivered), origin, props.raw, body))
-
     def _on_delivery(self, delivery: Delivery) -> None:
+        if self._closed:
+            return
         waiting = self._waiting
+        self._last = delivery[0]
         if not waiting:
-            self._oldest = time.monotonic()
+            self._arrivals.append((self._last, time.monotonic()))
         waiting.append(delivery)
+        self._octets += len(delivery[4])
+        if self._octets > HELD_OCTETS and (held := self._last - self._prefix.tag) > 1:
+            self._lost(OverflowingError(held // 2))
+            return
         if not self._scheduled:
             self._schedule(LINGER)
         elif len(waiting) >= BATCH and not self._hook:
@@ -162,10 +175,10 @@ class Consumer:
                 self._commit()
         except sqlite3.Error as error:
             self._hold(error)
-        left = self._state.in_flight = len(self._waiting) + len(self._ready) + len(self._outbox)
+        self._count()
         if (self._waiting or self._ready) and not self._scheduled:
             self._schedule(0)
-        if self._drained and (self._held or not left):
+        if self._drained and (self._held or not (self._waiting or self._ready or len(self._outbox))):
             done, self._drained = self._drained, None
             done()
 
@@ -200,7 +213,7 @@ class Consumer:
                 with self._tracer(order.id, raw) if self._tracer else nullcontext():
                     if self._hook:
                         self._hook(order)
-            except (Exception, SystemExit) as error:  # the hook is someone else's: anything may come out
+            except BaseException as error:  # the hook is someone else's: anything may come out, CancelledError, too
                 if attempt == HOOK_TRIES:
                     self._defer(delivery, order.id, error)
             else:
@@ -219,11 +232,11 @@ class Consumer:
             self._held = 0.0
             state.set("ledger", None)
             log.info("the ledger can be written again")
+        self._octets -= sum(len(delivery[4]) for _, delivery in ready)
         self._acknowledge([delivery[0] for _, delivery in ready])
         state.dispatched += len(rows) - len(duplicates)
         state.duplicates += len(duplicates)
         state.batch.observe(len(rows))
-        state.ack.observe(time.monotonic() - self._oldest)
         _report("dispatched before, acknowledged again", [rows[index] for index in duplicates])
         for index in reversed(duplicates):
             del rows[index]
@@ -240,9 +253,34 @@ class Consumer:
         log.error("%s; see to its disk or its lock, trying again in %.1f s", reason, self._held)
         self._retry_at = time.monotonic() + self._held
 
-    def _acknowledge(self, tags: Iterable[int]) -> None:
-        if not self._closed and self._channel.is_open and self._prefix.complete(tags):
+    def _acknowledge(self, tags: Sequence[int]) -> None:
+        if self._closed or not self._channel.is_open:
+            return
+        first = self._prefix.tag + 1
+        grew = self._prefix.complete(tags)
+        if self._singly:
+            for tag in tags:
+                self._channel.basic_ack(tag)
+            self._singly = "outbox" in self._state.reasons or bool(self._prefix.ahead)
+        elif grew:
             self._channel.basic_ack(self._prefix.tag, multiple=True)
+        if grew:
+            arrivals = self._arrivals
+            while len(arrivals) > 1 and arrivals[1][0] <= first:
+                arrivals.popleft()
+            self._state.ack.observe(time.monotonic() - arrivals[0][1])
+
+    def _count(self) -> None:
+        acknowledged = len(self._prefix.ahead) if self._singly else 0
+        self._state.in_flight = self._last - self._prefix.tag - acknowledged
+
+    def _on_trouble(self, reason: str | None) -> None:
+        """Don't let what can't be put aside hold back all that comes after it, until the prefetch limit ends it."""
+        self._state.set("outbox", reason)
+        if reason and not self._singly and not self._closed and self._channel.is_open:
+            self._singly = True
+            for tag in self._prefix.ahead:
+                self._channel.basic_ack(tag)
 
     # -- what can't be recorded -------------------------------------------------------
 
@@ -283,8 +321,9 @@ class Consumer:
             log.log(level, "%s: %s", what, notes["exception-message"], extra=fields(
                 reason=reason, queue=queue, order_id=order_id, correlation_id=correlation_id(raw),
                 letter_id=notes["id"], attempt=notes["attempt"]))  # fmt: skip
-            self._acknowledge((tag,))
-            self._state.in_flight -= 1
+            self._octets -= len(delivery[4])
+            self._acknowledge([tag])
+            self._count()
             if self._drained:
                 self._work()
 

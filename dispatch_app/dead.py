@@ -63,10 +63,12 @@ class DeadLetters:
         """Put a letter into the order queue and, once confirmed, take it out of this one.
 
         Into the queue, not the exchange: others bound there have had it. What would harm the copy
-        stays aside (see deadletter). Raises pika's UnroutableError or NackError.
+        stays aside (see deadletter), and so does where and when it was first seen. Raises pika's
+        UnroutableError or NackError.
         """
+        notes = {name: note for name, note in letter.notes.items() if name in ("first-seen", "exchange", "routing-key")}
         frame_max = self._conn._impl.params.frame_max  # as negotiated; pika has no public name for it
-        raw, body = deadletter.wrap(letter.raw, letter.body, {}, deadletter.IN_PLACE, frame_max)
+        raw, body = deadletter.wrap(letter.raw, letter.body, notes, deadletter.IN_PLACE, frame_max)
         self._channel.basic_publish("", self._settings.queue, body, RawProperties(raw), mandatory=True)
         self.drop(letter)
 

@@ -112,7 +112,7 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
             yield counter("orders_dead", "Orders put in the dead-letter queue", state.dead)
             yield gauge("orders_in_flight", "Deliveries not acknowledged after the last batch", state.in_flight)
             yield histogram("batch_orders", "Orders per commit", state.batch)
-            yield histogram("ack_seconds", "From the oldest delivery of a batch to its acknowledgement", state.ack)
+            yield histogram("ack_seconds", "From the oldest of some deliveries to their acknowledgement", state.ack)
             yield counter("connections", "Connections opened", state.connections)
             yield counter("connection_losses", "Connections lost or refused", state.losses)
             yield gauge("ready", "1 while consuming", not state.reasons)

@@ -63,6 +63,8 @@ class Ledger:
             if problem != "ok":
                 raise sqlite3.DatabaseError(problem)
             self._db.execute(_SCHEMA)
+            # What a process that was killed had written, and not synced, is read as if it were durable: sync it.
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as error:
             self._db.close()
             raise LedgerError(path, error) from error

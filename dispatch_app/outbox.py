@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pika import exceptions
@@ -18,6 +19,8 @@ from .logs import log
 from .properties import RawProperties
 from .settings import Settings
 
+# Opens a connection, given whom to tell when it is open and when it is lost. Raises OSError.
+Connect = Callable[[Callable[[Any], None], Callable[[Any, Exception], None]], Any]
 _IN_FLIGHT = 200  # unconfirmed messages at a time: a flood takes little memory here and there
 
 
@@ -36,17 +39,27 @@ class Parcel:
 
 
 class Outbox:
-    """Publishes parcels on a channel of its own and keeps at it until each is confirmed."""
+    """Publishes parcels and keeps at it until each is confirmed.
 
-    def __init__(self, conn: Any, settings: Settings, host: str, trouble: Callable[[str | None], None]) -> None:
-        """Open a channel on `conn`; `trouble` is told why parcels wait, or None."""
-        self._conn, self._settings, self._host, self._trouble = conn, settings, host, trouble
+    On a connection of its own, opened with the first parcel: short of memory or disk, RabbitMQ reads nothing more from
+    a connection that has published, acknowledgements included, while one that only consumes goes on (rabbitmq.com,
+    "Memory and Disk Alarms").
+    """
+
+    def __init__(
+        self, connect: Connect, settings: Settings, host: str, ioloop: Any, trouble: Callable[[str | None], None]
+    ) -> None:
+        """Publish by what `connect` opens; `trouble` is told why parcels wait, or None."""
+        self._connect, self._settings, self._host, self._ioloop = connect, settings, host, ioloop
+        self._trouble = trouble
+        self._conn: Any = None
         self._channel: Any = None
         self._sequence = 0  # of the last publish on this channel; confirms count from 1
         self._flying: dict[int, Parcel] = {}
         self._waiting: deque[Parcel] = deque()
         self._delay = 0.0  # seconds, of the last pause; 0 while all goes well
-        self._open()
+        self._pausing = False
+        self._closed: Callable[[], None] | None = None  # set once no more is sent; called when the connection is gone
 
     def __len__(self) -> int:
         """Return how many parcels are not durable yet."""
@@ -55,19 +68,71 @@ class Outbox:
     def send(self, parcel: Parcel) -> None:
         """Take a parcel; it is sent as soon as the channel allows."""
         self._waiting.append(parcel)
-        self._pump()
+        if self._conn or self._pausing:
+            self._pump()
+        else:
+            self._open()
+
+    def close(self, done: Callable[[], None]) -> None:
+        """Send nothing more, end the connection in order, then call `done`."""
+        self._closed = done
+        if self._conn is None:
+            done()
+        elif not (self._conn.is_closing or self._conn.is_closed):
+            self._conn.close()
+
+    def abort(self) -> None:
+        """Send nothing more, and end the connection at once."""
+        self._flying.clear()
+        self._waiting.clear()
+        self._closed = lambda: None
+        if self._conn:
+            self._conn.abort(exceptions.ConnectionClosedByClient(200, "Normal shutdown"))
 
     def _open(self) -> None:
         self._pausing = False
-        if self._conn.is_open:
+        if self._closed:
+            return
+        if self._conn is None:
+            try:
+                self._conn = self._connect(self._on_connected, self._on_lost)
+            except OSError as error:  # a TLS file that can't be used
+                self._pause(connection.explain(error, self._settings, self._host).cause)
+        elif self._conn.is_open:
             self._conn.channel(on_open_callback=self._on_open)
 
+    def _on_connected(self, conn: Any) -> None:
+        self._conn = conn
+        conn.add_on_connection_blocked_callback(self._on_blocked)
+        conn.add_on_connection_unblocked_callback(lambda *_: self._trouble(None))
+        conn.channel(on_open_callback=self._on_open)
+
+    def _on_blocked(self, _conn: Any, frame: Any) -> None:
+        reason = f"the broker takes no messages ({frame.method.reason})"
+        log.warning("%s: %d orders wait to be put aside; free its memory or disk", reason, len(self))
+        self._trouble(reason)
+
+    def _on_lost(self, _conn: Any, error: Exception) -> None:
+        self._conn = self._channel = None
+        if self._closed:
+            self._closed()
+        elif len(self):
+            self._pause(connection.explain(error, self._settings, self._host).cause)
+        else:
+            self._trouble(None)
+
     def _on_open(self, channel: Any) -> None:
-        channel.add_on_return_callback(self._on_return)
+        channel.add_on_return_callback(partial(self._of, self._on_return))
         channel.add_on_close_callback(self._on_close)
         if self._delay:
             topology.declare(channel, self._settings)
-        channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready(channel))
+        confirmed = partial(self._of, self._on_confirm, channel)
+        channel.confirm_delivery(confirmed, callback=lambda _: self._on_ready(channel))
+
+    def _of(self, callback: Callable[..., None], channel: Any, *arguments: Any) -> None:
+        """Call back for the channel in use: a late word of the one before is about other sequence numbers."""
+        if channel is self._channel:
+            callback(*arguments)
 
     def _on_ready(self, channel: Any) -> None:
         self._channel, self._sequence = channel, 0
@@ -83,7 +148,7 @@ class Outbox:
             self._flying[self._sequence] = parcel
             self._channel.basic_publish("", parcel.queue, body, RawProperties(parcel.sent), mandatory=True)
 
-    def _on_return(self, _channel: Any, _method: Any, props: RawProperties, _body: bytes) -> None:
+    def _on_return(self, _method: Any, props: RawProperties, _body: bytes) -> None:
         # A return comes before the confirm of the same message and names no sequence number.
         for parcel in [p for p in self._flying.values() if p.sent == props.raw] or self._flying.values():
             parcel.returned = True
@@ -120,11 +185,11 @@ class Outbox:
         self._trouble(reason)
         if channel and channel.is_open:
             channel.close()
-        self._conn.ioloop.call_later(self._delay, self._open)
+        self._ioloop.call_later(self._delay, self._open)
 
     def _on_close(self, _channel: Any, error: Exception) -> None:
-        if not self._conn.is_open or isinstance(error, exceptions.ChannelClosedByClient):
-            return  # the connection went, and every order comes again; or _pause closed it
+        if not (self._conn and self._conn.is_open) or isinstance(error, exceptions.ChannelClosedByClient):
+            return  # the connection went, which _on_lost is told; or _pause closed it
         suspects = list(self._flying.values())
         if isinstance(error, exceptions.ChannelClosed) and error.reply_code == 406 and suspects:
             # Refused for what is in one of these: its properties, which the envelope hides without

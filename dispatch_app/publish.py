@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import sys
 import uuid
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,9 @@ _CATALOGUE = (("HAL-1", "HAL 9000", 2001.0), ("C3P0", "Protocol Droid", 700.0), 
 def sample() -> bytes:
     """Return one order as payment's first generation writes it."""
     items, total = [], 0.0
-    for qty, (sku, name, price) in enumerate(_CATALOGUE, 1):
+    chosen = random.sample(_CATALOGUE, random.randint(1, len(_CATALOGUE)))  # noqa: S311 - no secret
+    for sku, name, price in chosen:
+        qty = random.randint(1, 3)  # noqa: S311
         items.append({"sku": sku, "qty": qty, "name": name, "price": price, "subtotal": qty * price})
         total += qty * price
     cart = {"items": items, "total": total, "tax": round(total / 6, 2)}

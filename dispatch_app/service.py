@@ -8,6 +8,9 @@ import signal
 import socket
 import sqlite3
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pika.adapters.select_connection import IOLoop
@@ -21,7 +24,8 @@ from .systemd import Notifier
 from .wire import Connection
 
 BACKOFF = (0.2, 30.0)  # seconds before the second attempt, and at most
-STOP_BUDGET = 20.0  # seconds to drain and close; keep TimeoutStopSec= above it
+SETUP_SECONDS = 30.0  # from an open connection to consuming; and
+CLOSE_SECONDS = 10.0  # to close one in order, where the broker still answers heartbeats and nothing else
 FORGET_PERIOD = 600.0  # seconds between two looks for orders past their retention
 
 
@@ -49,7 +53,9 @@ class Service:
         self._conn: Any = None
         self._consumer: Consumer | None = None
         self._failures = 0  # since this last consumed
-        self._cause: BaseException | None = None  # why this side closed the connection
+        self._given_up = False  # this side is closing the connection
+        self._delay = 0.0  # seconds, before the next attempt
+        self._prefetch = settings.prefetch
         self._started = self._stopping = False
         self._status = ""
         self._forget_at = 0.0  # time.monotonic()
@@ -82,56 +88,72 @@ class Service:
         if not self._failures:
             log.info("connecting to %s", self._settings.url(host))
         try:
-            self._conn = Connection(
-                connection.parameters(self._settings, host),
-                on_open_callback=self._on_open,
-                on_open_error_callback=self._on_lost,
-                on_close_callback=self._on_lost,
-                custom_ioloop=self._loop,
-            )
+            self._conn = self._open("dispatch", self._on_open, self._on_lost)
         except OSError as error:  # a TLS file that can't be used
             self._on_lost(None, error)
+
+    def _open(self, name: str, opened: Callable[[Any], None], lost: Callable[[Any, Exception], None]) -> Connection:
+        """Begin to connect to the host whose turn it is. Raises OSError."""
+        return Connection(
+            connection.parameters(self._settings, self._host(), name),
+            on_open_callback=opened,
+            on_open_error_callback=lost,
+            on_close_callback=lost,
+            custom_ioloop=self._loop,
+        )
 
     def _on_open(self, conn: Any) -> None:
         log.info("connected to %s", self._settings.url(self._host()))
         self._state.connections += 1
-        conn.add_on_connection_blocked_callback(self._on_blocked)
-        conn.add_on_connection_unblocked_callback(lambda *_: self._state.set("blocked", None))
         self._consumer = Consumer(
-            conn, self._host(), self._settings, self._ledger, self._state, self._hook, self._tracer, self._give_up
-        )
+            conn, self._host(), replace(self._settings, prefetch=self._prefetch), self._ledger, self._state,
+            self._hook, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"),
+        )  # fmt: skip
+        self._loop.call_later(SETUP_SECONDS, partial(self._see_consuming, conn))
 
-    def _on_blocked(self, _conn: Any, frame: Any) -> None:
-        reason = f"the broker blocks the connection ({frame.method.reason})"
-        log.warning("%s; free its memory or disk", reason)
-        self._state.set("blocked", reason)
+    def _see_consuming(self, conn: Connection) -> None:
+        if conn is self._conn and "broker" in self._state.reasons:
+            self._give_up(TimeoutError())
 
     def _give_up(self, error: Exception) -> None:
         """Close a connection whose consumer can't go on; in doubt everything is built anew."""
-        if self._conn.is_open:
-            self._cause = error
-            self._conn.close()
+        conn = self._conn
+        if self._given_up or not conn.is_open:
+            return
+        self._given_up = True
+        if not self._stopping:
+            self._note_loss(error)
+        if self._consumer:
+            self._consumer.close()
+        conn.close()
+        self._loop.call_later(CLOSE_SECONDS, lambda: conn.is_closed or conn.abort(error))
 
     def _on_lost(self, _conn: Any, error: BaseException) -> None:
-        consumed = "broker" not in self._state.reasons
         if self._consumer:
             self._consumer.close()
         self._conn = self._consumer = None
         if self._stopping:
             self._loop.stop()
             return
+        if not self._given_up:
+            self._note_loss(error)
+        self._given_up = False
+        self._loop.call_later(self._delay, self._connect)
+
+    def _note_loss(self, error: BaseException) -> None:
+        """Say why there is no connection, and choose when and how to try again."""
+        consumed = "broker" not in self._state.reasons
         host = self._host()
-        failure = connection.explain(self._cause or error, self._settings, host)
-        self._cause = None
+        failure = connection.explain(error, self._settings, host)
+        self._prefetch = error.prefetch if isinstance(error, connection.OverflowingError) else self._settings.prefetch
         self._state.losses += 1
         self._state.set("broker", failure.cause)
         self._failures = 1 if consumed else self._failures + 1
         # Each host once before waiting longer; jitter keeps a fleet from coming back all at once.
         rounds = min(self._failures // len(self._settings.hosts), 10)
-        delay = min(BACKOFF[1], BACKOFF[0] * 2**rounds) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        self._delay = min(BACKOFF[1], BACKOFF[0] * 2**rounds) * random.uniform(0.5, 1)  # noqa: S311 - no secret
         log.error("%s: %s", "connection lost" if consumed else "no connection", failure, extra=fields(
-            host=host, failures=self._failures, retry_in_seconds=round(delay, 2)))  # fmt: skip
-        self._loop.call_later(delay, self._connect)
+            host=host, failures=self._failures, retry_in_seconds=round(self._delay, 2)))  # fmt: skip
 
     # -- stopping ---------------------------------------------------------------------
 
@@ -153,7 +175,7 @@ class Service:
         log.info("stopping: finishing what has been delivered")
         self._notifier.send("STOPPING=1", "STATUS=stopping")
         self._state.set("stopping", "the service is stopping")
-        self._loop.call_later(STOP_BUDGET, self._loop.stop)
+        self._loop.call_later(self._settings.stop_seconds, self._loop.stop)
         if self._consumer:
             self._consumer.drain(self._close)
         else:

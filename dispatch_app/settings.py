@@ -47,6 +47,7 @@ class Settings:
     prefetch: int  # deliveries not acknowledged yet, at most
     hook: str | None
     retention_days: int  # 0 = for ever
+    stop_seconds: int  # to drain and close; systemd's TimeoutStopSec= has to be above it
 
     def url(self, host: str) -> str:
         """Return the connection as an AMQP URI, without the password."""
@@ -73,6 +74,7 @@ def load(env: Mapping[str, str]) -> Settings:
         prefetch=reader.number("DISPATCH_PREFETCH", 4000, 1, 65535),
         hook=reader.hook(),
         retention_days=reader.number("DISPATCH_RETENTION_DAYS", 0, 0, 36500),
+        stop_seconds=reader.number("DISPATCH_STOP_SECONDS", 20, 1, 3600),
     )
     if reader.problems:
         raise SettingsError(reader.problems)

@@ -23,6 +23,8 @@ NASTY = '<script>document.title = "run"</script> & "quoted" {{ 7 * 7 }} ' + "lon
 FLOW = {"broker": "10.0.1.20", "vhost": "/", "exchange": "robot-shop", "queue": "orders"}
 FLOW_SEEN = {**FLOW, "retry": 3, "dead": 2, "ready": 1234, "consumers": 2}
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
 # Of every piece of text that shows: its contrast to what is painted behind it (WCAG 2.2, 1.4.3).
 EXAMINE = """
 const luminance = colour => {
@@ -56,8 +58,11 @@ return {
 
 @pytest.fixture(scope="module")
 def chromium() -> str:
-    if not shutil.which("chromium"):
-        engine.install("chromium")
+    """The Chromium or Chrome of this machine, by whichever name, or else Debian's (Ubuntu packages none)."""
+    for name in BROWSERS:
+        if found := shutil.which(name):
+            return found
+    engine.install("chromium")
     return str(shutil.which("chromium"))
 
 

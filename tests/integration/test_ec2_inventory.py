@@ -118,6 +118,12 @@ def test_instances_are_grouped_by_tag_and_dispatch_finds_its_environments_broker
     assert cloud.variables(dev)["msg"][0] == new_address
 
 
+def test_an_environment_s_name_may_be_none_for_a_group(cloud: Cloud) -> None:
+    _, address = cloud.instance("rabbitmq", "pre-prod")
+    dispatch, _ = cloud.instance("dispatch", "pre-prod")
+    assert cloud.variables(f"dispatch-pre-prod-{dispatch}")["msg"][0] == address
+
+
 def test_an_environment_without_a_broker_says_so(cloud: Cloud) -> None:
     dispatch, _ = cloud.instance("dispatch", "stage")
     cloud.instance("rabbitmq", "prod")

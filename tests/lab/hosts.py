@@ -14,7 +14,7 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
-from tests.lab import LabError
+from tests.lab import LabError, engine
 
 LABEL = "roboshop.lab"
 BOOT_SECONDS = 60
@@ -108,7 +108,7 @@ class Lab:
     def _key(self) -> str:
         private = self.state / "id_ed25519"
         if not shutil.which("ssh-keygen"):
-            raise LabError("ssh-keygen is missing; install OpenSSH's client (Debian: openssh-client).")
+            engine.install("openssh-client")
         if not private.exists():
             subprocess.run(
                 ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.network, "-f", str(private)], check=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ def test_the_readme_names_every_option(role: str) -> None:
     readme = (ROLES / role / "README.md").read_text()
     for name in options(role):
         assert f"| `{name}` |" in readme
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_the_readme_names_the_entry_points_that_have_tasks_and_a_spec(role: str) -> None:
+    readme = (ROLES / role / "README.md").read_text()
+    (line,) = re.findall(r"^Other entry points \(`tasks_from`\): .*", readme, re.MULTILINE)
+    named = set(re.findall(r"[:;] `(\w+)`,", line))
+    assert named == load(role, "meta/argument_specs.yml")["argument_specs"].keys() - {"main"}
+    assert named <= {file.stem for file in (ROLES / role / "tasks").glob("*.yml")}
 
 
 @pytest.mark.parametrize("role", NAMES)

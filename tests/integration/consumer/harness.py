@@ -34,6 +34,7 @@ from tests.lab.ansible import ROOT
 from tests.lab.hosts import execute
 
 USER = "roboshop"
+LARGE = b" " * 150_000  # beside an order, more than RabbitMQ's frames of 128 KiB take
 # What a publisher or a test meets while the broker is away.
 AWAY = (exceptions.AMQPError, OSError)
 
@@ -205,7 +206,8 @@ class Service:
 class Publisher(threading.Thread):
     """Publishes persistent orders until told to end, each again until it is confirmed; it may end up there twice.
 
-    One in 50 is no order, one in 100 is sent a second time after it was confirmed, as a shop does that retries.
+    One in 50 is no order, one in 100 too large for one frame, one in 100 is sent a second time after it was confirmed,
+    as a shop does that retries.
     """
 
     def __init__(self, broker: Broker, seed: str) -> None:
@@ -242,7 +244,10 @@ class Publisher(threading.Thread):
 
     def _next(self) -> tuple[str, bytes]:
         order_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-        return order_id, f"no order: {order_id}".encode() if self._random.random() < 0.02 else order(order_id)
+        draw = self._random.random()
+        if draw < 0.02:
+            return order_id, f"no order: {order_id}".encode()
+        return order_id, order(order_id) + (LARGE if draw < 0.03 else b"")
 
 
 @dataclass
@@ -284,6 +289,9 @@ def reckon(broker: Broker, service: Service, publishers: list[Publisher]) -> Out
     """Let the service finish what waits, stop it, and compare."""
     until(broker.drained, 120, "queues drained")
     assert service.stop() == 0
+    journal = service.journal.read_text()
+    assert broker.password not in journal
+    assert "HAL-1" not in journal  # which every order's body holds
     rows, log = service.dispatched(), service.log()
     effects = Counter(entry["id"] for line in log if line["message"] == "dispatched" for entry in line["orders"])
     again = [line for line in log if line["message"] == "dispatched before, acknowledged again"]

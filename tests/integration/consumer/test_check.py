@@ -102,10 +102,11 @@ def test_a_missing_permission(service: Service, broker: Broker, poor: str) -> No
         ("^robot-shop$", default, ours, "queue 'orders'"),
         (ours, "^orders.*$", ours, "exchange 'amq.default'"),
         (ours, default, "^orders.*$", "exchange 'robot-shop'"),
+        (ours, default, r"^(orders|orders\.dead|robot-shop)$", "queue 'orders.retry.1s'"),
     ):
         permit(configure, write, read)
         refused(service, connection.PERMISSION, "lacks a permission", missing, **login)
-    permit(ours, default, ours)
+    permit(ours, r"^(orders|amq\.default)$", ours)
     done = service.command("check", **login)
     assert done.returncode == 0, done.stderr
 

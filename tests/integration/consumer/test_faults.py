@@ -135,8 +135,8 @@ def ledger_locked(stage: Stage) -> None:
 
 FAULTS = [
     killed_between_effect_and_acknowledge, killed_within_the_transaction, killed_at_random_moments,
-    stopped_by_sigterm, closed_by_the_broker, broker_restarted, ledger_disk_full, ledger_locked,
-    *(pytest.param(slow, marks=pytest.mark.long) for slow in (black_hole, broker_away_for_longer_than_the_heartbeat)),
+    stopped_by_sigterm, closed_by_the_broker, black_hole, broker_restarted, broker_away_for_longer_than_the_heartbeat,
+    ledger_disk_full, ledger_locked,
 ]  # fmt: skip
 # After these, orders that were delivered before must have been delivered again, or the fault did not strike.
 REDELIVERS = {killed_between_effect_and_acknowledge, killed_within_the_transaction}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from dispatch_app import __main__, topology
@@ -38,7 +38,7 @@ def killed_after_the_effect() -> None:
     """Die where orders are in the ledger, or confirmed as dead letters, and not acknowledged."""
     countdown, acknowledge = _Countdown(), Consumer._acknowledge
 
-    def acknowledge_or_die(self: Consumer, tags: Iterable[int]) -> None:
+    def acknowledge_or_die(self: Consumer, tags: Sequence[int]) -> None:
         countdown.pass_or_die()
         acknowledge(self, tags)
 

@@ -52,6 +52,13 @@ def test_entries_are_stored_with_fixed_time_and_mode() -> None:
     assert entry.external_attr >> 16 == 0o100644
 
 
+def test_it_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        artifact.main(["--help"])
+    assert caught.value.code == 0
+    assert "dist/dispatch.zip" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("file", "count"), [("requirements.txt", 2), ("installer.txt", 1)])
 def test_every_requirement_is_pinned_by_version_and_hash_and_names_no_index(file: str, count: int) -> None:
     lines = (PACKAGE / file).read_text().replace("\\\n", " ").splitlines()
@@ -59,3 +66,13 @@ def test_every_requirement_is_pinned_by_version_and_hash_and_names_no_index(file
     assert len(pins) == count
     for pin in pins:
         assert re.fullmatch(r"[a-z-]+==[0-9.]+( +--hash=sha256:[0-9a-f]{64})+", pin)
+
+
+def test_hosts_run_what_the_tests_run_with() -> None:
+    """`make lock` renews requirements-dev.txt alone; its comment says how to renew the artifact's pins after it."""
+    ours, tested = (
+        dict(re.findall(r"^([a-z-]+)==([0-9.]+)", file.read_text(), re.MULTILINE))
+        for file in (PACKAGE / "requirements.txt", PACKAGE.parent / "requirements-dev.txt")
+    )
+    assert ours.keys() == {"pika", "prometheus-client"}
+    assert ours.items() <= tested.items()

@@ -59,15 +59,48 @@ class Broker:
         else:
             self.timers.append(lambda: callback(None))
 
-    def basic_ack(self, tag: int, multiple: bool) -> None:
-        assert multiple
+    def basic_ack(self, tag: int, multiple: bool = False) -> None:
+        # RabbitMQ closes the channel where there is none of a tag's to acknowledge any more.
+        assert tag not in self.acks
         self.acks.append(tag)
+        self.multiple = multiple
 
     def basic_publish(self, _exchange: str, queue: str, *_: Any, **__: Any) -> None:
         self.published.append(queue)
 
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_, **__: None
+
+
+class Aside(Broker):
+    """The connection of what is put aside; every channel on it is another one."""
+
+    is_closing = is_closed = False
+
+    def __init__(self, lost: Callable[[Any, Exception], None]) -> None:
+        super().__init__()
+        self._lost = lost
+
+    def channel(self, on_open_callback: Callable[[Any], None]) -> None:
+        on_open_callback(Channel(self))
+
+    def close(self) -> None:
+        self._lost(self, RuntimeError("closed"))
+
+
+class Channel:
+    """One channel of such a connection."""
+
+    is_open = True
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
 
 
 class Bench:
@@ -81,7 +114,14 @@ class Bench:
         self.lost: list[Exception] = []
         settings = load({"AMQP_HOST": "a", "AMQP_PASS": "b"})
         connection: Any = self.broker
-        self.consumer = Consumer(connection, "a", settings, self.ledger, self.state, hook, None, self.lost.append)
+        self.consumer = Consumer(
+            connection, "a", settings, self.ledger, self.state, hook, None, self.lost.append, self.connect
+        )
+
+    def connect(self, opened: Callable[[Any], None], lost: Callable[[Any, Exception], None]) -> Aside:
+        self.aside = Aside(lost)
+        opened(self.aside)
+        return self.aside
 
     def deliver(self, tag: int, body: bytes | str, redelivered: int = 0) -> None:
         if isinstance(body, str):
@@ -91,15 +131,18 @@ class Bench:
     def recorded(self) -> list[str]:
         return sorted(order["id"] for order in read(self.path, 1000, {}))
 
-    def confirm(self, tag: int, name: str = "Basic.Ack", several: bool = False) -> None:
+    def confirm(
+        self, tag: int, name: str = "Basic.Ack", several: bool = False, to: Callable[[Any], None] | None = None
+    ) -> None:
         class Frame:
             class method:  # noqa: N801 - pika's name
                 NAME = name
                 delivery_tag = tag
                 multiple = several
 
-        assert self.broker.confirm
-        self.broker.confirm(Frame)
+        to = to or self.aside.confirm
+        assert to
+        to(Frame)
 
 
 @pytest.fixture
@@ -171,7 +214,7 @@ def test_a_bad_order_is_acknowledged_only_when_its_copy_is_confirmed(bench: Benc
     bench.deliver(3, "c")
     bench.broker.fire()
     assert bench.recorded() == ["a", "c"]
-    assert bench.broker.published == ["orders.dead"]
+    assert bench.aside.published == ["orders.dead"]
     assert bench.broker.acks == [1]  # up to the hole
     bench.confirm(1)
     assert bench.broker.acks == [1, 3]
@@ -185,7 +228,7 @@ def test_a_copy_the_broker_refuses_is_sent_again_not_acknowledged(bench: Bench) 
     assert bench.broker.acks == []
     assert "orders.dead" in bench.state.reasons["outbox"]
     bench.broker.fire()
-    assert bench.broker.published == ["orders.dead"] * 2
+    assert bench.aside.published == ["orders.dead"] * 2
     bench.confirm(1)
     assert bench.broker.acks == [1]
     assert "outbox" not in bench.state.reasons
@@ -212,7 +255,7 @@ def test_a_failing_hook_is_tried_at_once_then_later_and_records_nothing(tmp_path
     bench.deliver(3, "good")
     bench.broker.fire()
     assert calls == ["bad"] * module.HOOK_TRIES + ["good"]
-    assert bench.broker.published == ["orders.retry.1s"]
+    assert bench.aside.published == ["orders.retry.1s"]
     assert bench.recorded() == ["good"]
     bench.deliver(4, "good", redelivered=1)
     bench.broker.fire()
@@ -262,4 +305,86 @@ def test_notes_forged_by_a_publisher_harm_nothing(bench: Bench) -> None:
     raw = properties.join({"headers": properties.join_table(forged)})
     bench.consumer._on_delivery((1, 0, b"\x0arobot-shop\x06orders", raw, b"nonsense"))
     bench.broker.fire()
-    assert bench.broker.published == ["orders.dead"]
+    assert bench.aside.published == ["orders.dead"]
+
+
+def test_a_late_word_of_a_channel_that_was_left_counts_for_nothing(bench: Bench) -> None:
+    bench.deliver(1, b"nonsense")
+    bench.broker.fire()
+    left = bench.aside.confirm
+    bench.confirm(1, "Basic.Nack")
+    bench.broker.fire()
+    assert bench.aside.published == ["orders.dead"] * 2  # the second on another channel
+    bench.confirm(1, to=left)
+    assert bench.broker.acks == []
+    bench.confirm(1)
+    assert bench.broker.acks == [1]
+
+
+def test_what_is_in_flight_is_what_is_not_acknowledged(bench: Bench) -> None:
+    bench.deliver(1, b"nonsense")
+    bench.deliver(2, "b")
+    bench.deliver(3, "c")
+    bench.broker.fire()
+    assert bench.recorded() == ["b", "c"]
+    assert bench.state.in_flight == 3
+    assert bench.state.ack.counts["+Inf"] == 0
+    bench.confirm(1)
+    assert bench.broker.acks == [3]
+    assert (bench.state.in_flight, bench.state.ack.counts["+Inf"]) == (0, 1)
+
+
+def test_the_time_to_the_acknowledgement_counts_from_the_arrival(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("dispatch_app.consumer.time.monotonic", lambda: now[0])
+    other = sqlite3.connect(bench.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    bench.deliver(1, "a")
+    bench.broker.fire()
+    now[0] += 40
+    bench.deliver(2, "b")
+    other.execute("ROLLBACK")
+    other.close()
+    bench.broker.fire()
+    assert bench.broker.acks == [2]
+    assert bench.state.ack.sum == 40
+
+
+def test_more_than_the_memory_can_take_is_taken_in_smaller_portions(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD_OCTETS", 10_000)
+    for tag in range(1, 10):
+        bench.deliver(tag, b" " * 999)
+    assert bench.lost == []
+    bench.deliver(10, b" " * 2000)
+    assert [getattr(error, "prefetch", 0) for error in bench.lost] == [5]
+
+
+def test_one_delivery_is_taken_however_large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_OCTETS", 10)
+    bench.deliver(1, "a")
+    bench.broker.fire()
+    assert (bench.lost, bench.recorded()) == ([], ["a"])
+    bench.deliver(2, "b")
+    assert bench.lost == []
+
+
+def test_what_can_t_be_put_aside_holds_nothing_else_back(bench: Bench) -> None:
+    bench.deliver(1, b"nonsense")
+    bench.deliver(2, "b")
+    bench.broker.fire()
+    assert bench.broker.acks == []
+    bench.confirm(1, "Basic.Nack")
+    assert bench.broker.acks == [2]
+    bench.deliver(3, "c")
+    bench.broker.fire()  # which sends the copy again, too
+    assert bench.broker.acks == [2, 3]
+    assert bench.state.in_flight == 1
+    bench.confirm(1)
+    assert bench.broker.acks == [2, 3, 1]
+    bench.deliver(4, "d")
+    bench.deliver(5, "e")
+    bench.broker.fire()
+    assert bench.broker.acks == [2, 3, 1, 5]
+    assert bench.state.in_flight == 0

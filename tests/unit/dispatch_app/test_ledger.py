@@ -1,7 +1,10 @@
 """The ledger: durable once, duplicates found, damage and faults told apart, copies consistent."""
 
+import itertools
 import sqlite3
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -113,15 +116,35 @@ def test_damage_inside_is_found_at_the_start(tmp_path: Path) -> None:
         Ledger(path)
 
 
-def test_a_backup_is_whole_while_the_ledger_is_written(ledger: Ledger, path: Path, tmp_path: Path) -> None:
-    ledger.record([row("a"), row("b")])
-    target = tmp_path / "copy.db"
-    assert backup(path, target) == 2
-    ledger.record([row("c")])
-    assert sorted(ids(target)) == ["a", "b"]
-    assert sorted(ids(path)) == ["a", "b", "c"]
-    assert target.stat().st_mode & 0o777 == 0o600
-    assert sorted(file.name for file in tmp_path.glob("copy*")) == ["copy.db"]
+def test_a_backup_is_whole_while_the_ledger_is_written(path: Path, tmp_path: Path) -> None:
+    path.parent.mkdir()
+    begun, enough = threading.Event(), threading.Event()
+    batch = 50
+
+    def write() -> None:
+        ledger = Ledger(path)
+        numbers = itertools.count()
+        while not enough.is_set():
+            ledger.record([row(f"order-{next(numbers)}") for _ in range(batch)])
+            begun.set()
+        ledger.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    begun.wait()
+    counts = [backup(path, tmp_path / f"copy-{number}.db") for number in range(5)]
+    enough.set()
+    writer.join()
+    assert counts[0] < len(ids(path, 10**9))
+    for number, count in enumerate(counts):
+        copy = tmp_path / f"copy-{number}.db"
+        # Whole transactions, the first ones, and nothing else.
+        assert set(ids(copy, 10**9)) == {f"order-{one}" for one in range(count)}
+        assert count % batch == 0
+        with closing(sqlite3.connect(copy)) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert copy.stat().st_mode & 0o777 == 0o600
+    assert len(list(tmp_path.glob("copy*"))) == len(counts)
 
 
 @pytest.mark.usefixtures("ledger")

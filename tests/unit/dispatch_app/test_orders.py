@@ -51,7 +51,20 @@ def test_only_the_order_id_is_required() -> None:
 
 
 def test_what_publish_sends_is_an_order() -> None:
-    assert parse(sample()).items == 3
+    for body in (sample() for _ in range(50)):
+        order = parse(body)
+        cart = json.loads(body)["cart"]
+        assert order.items == len({item["sku"] for item in cart["items"]}) > 0
+        assert [item["subtotal"] for item in cart["items"]] == [item["qty"] * item["price"] for item in cart["items"]]
+        assert order.total == cart["total"] == sum(item["subtotal"] for item in cart["items"])
+        assert cart["tax"] == round(cart["total"] / 6, 2)
+
+
+def test_what_publish_sends_differs_from_order_to_order() -> None:
+    orders = [parse(sample()) for _ in range(50)]
+    assert len({order.id for order in orders}) == 50
+    assert len({order.items for order in orders}) > 1
+    assert len({order.total for order in orders}) > 1
 
 
 @pytest.mark.parametrize(

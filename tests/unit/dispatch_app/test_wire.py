@@ -23,6 +23,7 @@ class Reader(Connection):
 
     def __init__(self) -> None:
         self._frame_buffer = b""
+        self._pieces = []
         self.bytes_received = 0
         self.got: list[Delivery] = []
         self.left: list[str] = []
@@ -52,10 +53,14 @@ def test_any_cuts_give_the_same_deliveries(bodies: list[bytes], cuts: list[int])
 
 
 @given(st.lists(st.integers(0, 20_000), max_size=6))
-def test_what_is_not_a_whole_delivery_is_left_to_pika(cuts: list[int]) -> None:
+def test_deliveries_in_several_frames_are_put_together_and_other_frames_left_to_pika(cuts: list[int]) -> None:
     reader = Reader()
-    large = message(2, b"x" * (FRAME_MAX + 1))
-    other = message(1, b"not ours", channel=2)
-    reader.feed(message(1, b"a") + frame.Heartbeat().marshal() + large + other + message(3, b""), *cuts)
-    assert [(delivery[0], delivery[4]) for delivery in reader.got] == [(1, b"a"), (3, b"")]
-    assert reader.left == ["Heartbeat", "METHOD", "Header", "Body", "Body", "METHOD", "Header", "Body"]
+    body = b"x" * FRAME_MAX + b"y"
+    large, other = message(2, body), message(1, b"not ours", channel=2)
+    # Frames of other channels may stand between those of one delivery (AMQP 0-9-1, 4.2.6).
+    end_of_method = 8 + int.from_bytes(large[3:7], "big")
+    between = large[:end_of_method] + other + large[end_of_method:-9] + frame.Heartbeat().marshal() + large[-9:]
+    reader.feed(message(1, b"a") + frame.Heartbeat().marshal() + between + large + message(3, b""), *cuts)
+    assert [(delivery[0], delivery[4]) for delivery in reader.got] == [(1, b"a"), (2, body), (2, body), (3, b"")]
+    assert reader.got[1] == (2, 1, b"\x0arobot-shop\x06orders", b"\x20\0\0\0\0\0", body)
+    assert reader.left == ["Heartbeat", "METHOD", "Header", "Body", "Heartbeat"]
