@@ -132,6 +132,42 @@ def test_the_consumer_s_further_settings_reach_it_and_its_unit(
     assert question["ready_url"] == url
 
 
+@pytest.mark.parametrize(
+    ("serial", "batches"),
+    [
+        (["1", "100%"], [(1, ["h1"]), (2, ["h2", "h4"])]),
+        (2, [(1, ["h1", "h2"]), (2, ["h4"])]),
+        ("34%", [(1, ["h1"]), (2, ["h2"]), (3, ["h4"])]),
+    ],
+)
+def test_hosts_are_switched_in_the_inventory_s_order(
+    project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch, serial: object, batches: object
+) -> None:
+    members = [SimpleNamespace(name=f"h{number}") for number in (1, 2, 3, 4)]
+    active = [members[number] for number in (3, 0, 1)]
+    fleet = SimpleNamespace(get_group=lambda _: members, get_active_hosts=lambda: active)
+    monkeypatch.setattr(provision, "inventory", fleet)
+    assert provision._batches(project(dispatch_serial=serial).host("h1", {})) == batches
+
+
+@pytest.mark.parametrize(("others", "agree"), [("5", True), (6, False)])
+def test_hosts_that_disagree_on_the_roll_out_are_refused(
+    project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch, others: object, agree: bool
+) -> None:
+    targets = {"h1": project(dispatch_serial=5).host("h1", {}), "h2": project(dispatch_serial=others).host("h1", {})}
+    members = [SimpleNamespace(name=name) for name in targets]
+    fleet = SimpleNamespace(get_group=lambda _: members, get_active_hosts=lambda: members, get_override_data=dict)
+    monkeypatch.setattr(provision, "inventory", fleet)
+    monkeypatch.setattr(provision, "load", lambda: SimpleNamespace(host=lambda name, _: targets[name]))
+    provision._serials.cache_clear()
+    asked = SimpleNamespace(get_fact=lambda *_, **__: None)
+    monkeypatch.setattr(provision, "host", asked)
+    said = "this host could not be inspected" if agree else "Hosts of this run have different values of dispatch_serial"
+    with pytest.raises(ProjectError, match=said):
+        provision._provision(targets["h1"])
+    provision._serials.cache_clear()
+
+
 def test_a_limit_leaves_the_others_in_force(project: Callable[..., Project]) -> None:
     target = project(dispatch_limits={"CPUQuota": "50%", "TasksMax": 8}).host("h1", {})
     check(target)
