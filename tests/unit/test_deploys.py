@@ -132,6 +132,63 @@ def test_the_consumer_s_further_settings_reach_it_and_its_unit(
     assert question["ready_url"] == url
 
 
+def marks(*releases: tuple[str, int, int | None]) -> dict[str, Any]:
+    """What a host says of its releases, each with the moments it was built and made live."""
+    moments = {f"{name}/.complete": built for name, built, _ in releases}
+    moments |= {f"{name}/.activated": live for name, _, live in releases if live is not None}
+    return {"files": [{"path": f"/app/releases/{path}", "mtime": moment} for path, moment in moments.items()]}
+
+
+@pytest.mark.parametrize(
+    ("live", "releases", "before"),
+    [
+        ("b", [("a", 1, 2), ("b", 3, 4)], "a"),
+        ("a", [("a", 1, 5), ("b", 3, 4)], ""),  # rolled back already: b would be forward
+        ("c", [("a", 1, 5), ("b", 3, 4), ("c", 6, 7)], "a"),
+        ("b", [("a", 1, None), ("b", 3, 4)], ""),
+        ("b", [("a.damaged", 1, 2), ("b", 3, 4)], ""),
+        ("", [], ""),
+    ],
+)
+def test_a_rollback_goes_to_the_release_before_and_never_forward(
+    project: Callable[..., Project], live: str, releases: list[tuple[str, int, int | None]], before: str
+) -> None:
+    current = {"stat": {"lnk_target": f"/app/releases/{live}"} if live else {}}
+    found = {"__dispatch_marks": marks(*releases), "__dispatch_current": current}
+    target = project().host("h1", {}).value("dispatch", "__dispatch_target", **found)
+    assert target.removeprefix("/app/releases/") == before
+
+
+@pytest.mark.parametrize(
+    ("release", "h1", "h2", "said"),
+    [
+        ("", ("b", "a"), ("b", "a"), ""),
+        ("a", ("a", "a"), ("b", "a"), ""),
+        ("", ("a", ""), ("b", "a"), "dispatch_release is not set, and the hosts differ"),
+        ("", ("b", "a"), ("b", "z"), "dispatch_release is not set, and the hosts differ"),
+        ("", ("a", ""), ("a", ""), "is older than the live one, does not stand on h1, h2."),
+        ("x", ("b", "x"), ("b", "x"), "The release dispatch_release = x does not stand on h1, h2."),
+    ],
+)
+def test_all_hosts_roll_back_to_one_release(
+    project: Callable[..., Project], release: str, h1: tuple[str, str], h2: tuple[str, str], said: str
+) -> None:
+    fleet = {"h1": h1, "h2": h2}
+    standing = {
+        host: {"__dispatch_standing": {"live": live, "target": target, "releases": ["a", "b", "z"]}}
+        for host, (live, target) in fleet.items()
+    }
+    target = project(dispatch_release=release).host("h1", {})
+    complaint = target.value(
+        "dispatch", "__dispatch_rollback_complaint", ansible_play_batch=list(fleet), hostvars=standing
+    )
+    complaint = " ".join((complaint or "").split())
+    assert said in complaint
+    assert bool(said) == bool(complaint)
+    if said:
+        assert f"on h1 {h1[0]} is live, and of those that have been there stand: a, b, z; on h2 {h2[0]}" in complaint
+
+
 @pytest.mark.parametrize(
     ("serial", "batches"),
     [
