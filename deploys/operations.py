@@ -6,16 +6,20 @@ yields commands where the two differ, and asks the host nothing more.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Generator
 
 from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
 from pyinfra.operations import dnf, files
 
+from deploys.facts import PROGRAM
 from deploys.project import Values
 
 Commands = Generator[StringCommand | FileUploadCommand, None, None]
 
+# Tells, by its exit code, whether an inspection has found the service ready; of one that isn't, why.
+REASON = 'import json, sys; sys.exit(json.load(sys.stdin)["ready"] or 0)'
 APT_OPTIONS = ["--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
 
 
@@ -81,10 +85,9 @@ def release(stands: bool, plan: Callable[[], tuple[Values, Values, str]]) -> Com
 
 
 @operation()
-def drain(argv: list[str], old: str, new: str) -> Commands:
-    """Wait, by the command `argv`, until no order is left on the RabbitMQ `old`, unless that is none or `new`."""
-    if old not in ("", new):
-        yield _command(*argv)
+def drain(argv: list[str]) -> Commands:
+    """Wait, by the command `argv`, until no order is left where the live service consumes."""
+    yield _command(*argv)
 
 
 @operation()
@@ -100,20 +103,21 @@ def activation(differs: bool, plan: Callable[[], Values]) -> Commands:
 
 
 @operation()
-def service(unit: str, seconds: int, found: Values, explain: Callable[[], str]) -> Commands:
-    """Enable and start a unit, and wait until systemd calls it active.
+def service(runs: bool, plan: Callable[[], tuple[Values, str]]) -> Commands:
+    """Enable and start a unit that does not run as it is to, and wait until it is ready.
 
-    `explain` gives what to say, before the end of the journal, where that takes more than `seconds`.
+    `plan` gives the question by which `facts.PROGRAM` waits for that, and what to say, before the reason and the end of
+    the journal, where it does not come to it in time.
     """
-    if found == {"UnitFileState": "enabled", "ActiveState": "active"}:
+    if runs:
         return
-    failure = explain()
-    unit = shlex.quote(unit)
+    question, failure = plan()
+    unit = shlex.quote(question["unit"])
     script = f"systemctl enable --quiet {unit} && systemctl start --no-block {unit} || exit\n"
-    script += f"for second in $(seq {seconds}); do systemctl is-active --quiet {unit} && exit; sleep 1; done\n"
+    script += f"python3 -I -S -c {shlex.quote(PROGRAM.read_text())} | python3 -I -S -c {shlex.quote(REASON)} && exit\n"
     script += f"echo {shlex.quote(failure)} >&2\n"
     script += f"journalctl --unit {unit} --lines 15 --output cat --no-pager >&2; exit 1"
-    yield StringCommand("sh", "-c", QuoteString(script))
+    yield StringCommand("sh", "-c", QuoteString(script), _stdin=json.dumps(question) + "\n")
 
 
 def _command(*words: str) -> StringCommand:

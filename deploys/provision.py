@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
-import re
 from pathlib import Path
+from typing import Any
 
 from ansible.utils.helpers import pct_to_int
 from pyinfra import config, host, inventory
@@ -33,6 +34,8 @@ def dispatch() -> None:
 
 def _provision(target: Target) -> None:
     target.check_settings()
+    if len(_serials()) > 1:
+        raise ProjectError(target.value("dispatch", "__dispatch_rollouts_differ"))
     systems = target.value("python_runtime", "python_runtime_systems").values()
     # Which of them the host has is not known yet.
     packages = sorted({name for system in systems for name in system.get("packages", [])})
@@ -69,14 +72,10 @@ def _provision(target: Target) -> None:
         stands=path in found["complete"],
         plan=lambda: _build(target, home["path"]),
     )
-    if target.value("dispatch", "dispatch_drain_old_broker"):
-        (drain,) = target.arguments("dispatch", "Drain | Wait until no order waits there")
-        operations.drain(
-            name="Leave no order behind on the RabbitMQ that was, as asked",
-            argv=[str(word) for word in drain["argv"]],
-            old=_setting("AMQP_HOST", found["texts"][files[0]["dest"]]),
-            new=target.value("dispatch", "dispatch_amqp_host"),
-        )
+    if target.value("dispatch", "__dispatch_drains"):
+        step = "Leave no order behind on the RabbitMQ that was, as asked"
+        (drain,) = target.arguments("dispatch", step)
+        operations.drain(name=step, argv=[str(word) for word in drain["argv"]])
 
     differs = target.value("app_service", "__app_service_differs")
     _show(found, public, path)
@@ -96,10 +95,8 @@ def _provision(target: Target) -> None:
         )
     operations.service(
         name="Runbook step 6, keep the service enabled and running",
-        unit=target.value("app_service", "app_service_name"),
-        seconds=target.value("app_service", "app_service_start_seconds"),
-        found=found["unit"],
-        explain=lambda: _await_failure(target),
+        runs=target.value("app_service", "__app_service_runs"),
+        plan=lambda: _await(target),
     )
 
 
@@ -128,29 +125,34 @@ def _activation(target: Target) -> Values:
     return command
 
 
-def _setting(name: str, environment: str) -> str:
-    """A setting of the environment file that is live, or nothing where it has none."""
-    found = re.search(rf'^{name}="(.*)"$', environment, re.MULTILINE)
-    return found[1] if found else ""
-
-
-def _await_failure(target: Target) -> str:
-    """What the role says, before the end of the journal, where the service does not start."""
+def _await(target: Target) -> tuple[Values, str]:
+    """The question that waits until the service is ready, and what the role says where it does not become so."""
     (failure,) = target.arguments(
         "app_service",
         "Await | Say why it is not",
-        __app_service_active={"stdout": "not active"},
+        __app_service_await={"stdout": json.dumps({"ready": "see above"})},
         __app_service_journal={"stdout": ""},
     )
-    return str(failure["msg"]).strip()
+    return target.value("app_service", "__app_service_awaited"), str(failure["msg"]).strip()
+
+
+@functools.cache
+def _serials() -> set[tuple[str, ...]]:
+    """The values of `dispatch_serial` that the hosts of this run have."""
+    targets = [load().host(one.name, inventory.get_override_data()) for one in _hosts()]
+    return {tuple(target.value("dispatch", "__dispatch_serial")) for target in targets}
+
+
+def _hosts() -> list[Any]:
+    return [one for one in inventory.get_group(GROUP) if one in inventory.get_active_hosts()]
 
 
 def _batches(target: Target) -> list[tuple[int, list[str]]]:
     """The names of the hosts to switch at once, one batch after another, as `dispatch_serial` divides them."""
-    left = [one.name for one in inventory.get_group(GROUP) if one in inventory.get_active_hosts()]
+    left = [one.name for one in _hosts()]
     total = len(left)
     batches: list[tuple[int, list[str]]] = []
-    sizes = [pct_to_int(size, total) for size in target.value("dispatch", "dispatch_serial")]
+    sizes = [pct_to_int(size, total) for size in target.value("dispatch", "__dispatch_serial")]
     while left:
         size = sizes[min(len(batches), len(sizes) - 1)]
         batches.append((len(batches) + 1, left[:size]))

@@ -275,8 +275,9 @@ def unit_edited(p: Patient) -> Finding | None:
     if p.host.drop_ins:
         return Finding(f"{', '.join(p.host.drop_ins)} change the unit", "The unit is overridden by hand.",
                        f"systemctl revert {NAME} && {_RESTART}")  # fmt: skip
-    activated = p.host.release / ".activated"  # touched at the end of every play that changes something
-    if not activated.exists() or UNIT.stat().st_mtime <= activated.stat().st_mtime:
+    # The release's mark says since when it is live. The end of every activation changes this directory.
+    activated = p.host.release / ".activated"
+    if not activated.exists() or UNIT.stat().st_mtime <= Path("/etc", NAME).stat().st_mtime:
         return None
     moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(UNIT.stat().st_mtime))
     return _provision(f"{UNIT} was changed {moment}, after the last play", "The unit was edited by hand.")

@@ -23,6 +23,7 @@ VARIABLES: dict[str, Any] = {
     "app_service_command": "venv/bin/python -m dispatch_app run",
     "app_service_cli": "venv/bin/python -m dispatch_app",
     "app_service_fatal_exit_codes": [65, 78],
+    "app_service_stop_seconds": 30,
     "app_service_environment": {"AMQP_HOST": "10.0.1.20", "AMQP_USER": "roboshop"},
     "app_service_credentials": {"amqp_password": "not-to-be-seen"},
     "__app_service_directives": {"NoNewPrivileges": "yes", "SystemCallFilter": ["@system-service", "~@privileged"]},

@@ -6,12 +6,14 @@ make live, secrets among them, each with its `mode` and its `content`: ``environ
 the controller goes away in the middle.
 
 Exit codes: 0 the new state runs; 3 the check failed and nothing live was touched; 4 the new state did not become
-healthy and the old one was put back; 75 another activation is under way (sysexits.h, EX_TEMPFAIL).
+healthy, or its check failed after an activation that was cut short, and the old one was put back; 75 another activation
+is under way (sysexits.h, EX_TEMPFAIL).
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import http.client
 import json
@@ -31,8 +33,11 @@ CHECK_FAILED, RESTORED, BUSY = 3, 4, 75
 # Seconds a service has to stay ready, without a restart, to count as healthy: one that crashes soon after is not.
 SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.2
+# Seconds a check that takes too long has to end once it is told to.
+CHECK_STOP_SECONDS = 5
 JOURNAL_LINES = "15"
 BOOTED = Path("/run/systemd/system")  # sd_booted(3)
+LOCKS = Path("/run")
 
 
 class SwitchError(Exception):
@@ -48,6 +53,7 @@ class Service:
     home: Path
     ready_url: str
     budget: float
+    stop_seconds: float
 
     @property
     def configuration(self) -> Path:
@@ -72,27 +78,45 @@ class Service:
         """The last state that was healthy, while a switch is under way."""
         return self.configuration / "previous"
 
+    @property
+    def spare(self) -> Path:
+        """A directory to put that back from, made beforehand: it takes room on a disk that may be full by then."""
+        return self.configuration / "next.spare"
+
 
 def main() -> int:
     arguments = parse()
-    service = Service(arguments.name, arguments.user, arguments.home, arguments.ready_url, arguments.budget)
+    service = Service(
+        arguments.name,
+        arguments.user,
+        arguments.home,
+        arguments.ready_url,
+        arguments.budget,
+        arguments.stop_seconds,
+    )
     contents = json.load(sys.stdin)
     # The connection may go away; what was begun is still brought to an end.
     detach()
     for number in (signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    with Path("/run", f"{service.name}-activate.lock").open("w") as lock:
+    with (LOCKS / f"{service.name}-activate.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"another play is switching {service.name} on this host; wait for it to end, then run this one again")
             return BUSY
+        if os.path.lexists(service.current) and not service.current.is_symlink():
+            what = "directory" if service.current.is_dir() else "file"
+            say(f"{service.current} is a {what}, and is to be a symbolic link; move it away, then run the play again")
+            return CHECK_FAILED
         try:
             staged = stage(service, contents)
         except OSError as error:
-            say(f"the new settings could not be written, so nothing that is live has changed: {error}")
-            return CHECK_FAILED
-        return activate(service, arguments.release, staged, arguments.check, arguments.keep)
+            return give_up(service, "the new settings could not be written", str(error))
+        try:
+            return activate(service, arguments.release, staged, arguments.check, arguments.keep)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 def detach() -> None:
@@ -113,6 +137,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--check", default="", help="command of the release that must pass first, relative to it")
     parser.add_argument("--ready-url", default="", help="http URL that answers 200 once the service is ready")
     parser.add_argument("--budget", type=float, default=60, help="seconds the service may take to be ready")
+    parser.add_argument("--stop-seconds", type=float, default=30, help="seconds systemd gives it to end")
     parser.add_argument("--keep", type=int, default=3, help="releases to keep, the live one included")
     return parser.parse_args()
 
@@ -122,51 +147,68 @@ def stage(service: Service, contents: dict[str, dict[str, str]]) -> Path:
     service.configuration.mkdir(exist_ok=True)
     service.configuration.chmod(0o755)
     staged = Path(tempfile.mkdtemp(prefix="next.", dir=service.configuration))
-    (staged / "credentials").mkdir(mode=0o700)
-    for name, file in contents.items():
-        path = staged / name
-        path.write_text(file["content"])
-        path.chmod(int(file["mode"], 8))
+    try:
+        (staged / "credentials").mkdir(mode=0o700)
+        for name, file in contents.items():
+            path = staged / name
+            path.write_text(file["content"])
+            path.chmod(int(file["mode"], 8))
+    except OSError:
+        shutil.rmtree(staged)
+        raise
     return staged
 
 
 def activate(service: Service, release: Path, staged: Path, check: str, keep: int) -> int:
     if not BOOTED.is_dir():
         # An image is being made: nothing runs that could be asked, or has to be kept running.
+        before = linked(service.current)
         place(service, staged, release)
         run("systemctl", "enable", service.name)
+        mark(release, before)
         forget(service)
         prune(service, keep)
         return 0
     failure = failed_check(service, release, staged, check) if check else ""
     if failure:
-        remove(staged)
-        say(f"`{check}` failed on this host with the new settings; nothing that is live has changed:\n{failure}")
-        return CHECK_FAILED
+        return give_up(service, f"`{check}` failed on this host with the new settings", failure)
     try:
         save(service)
     except OSError as error:
-        remove(staged)
-        say(f"the live state could not be kept aside, so nothing that is live has changed: {error}")
-        return CHECK_FAILED
+        return give_up(service, "the live state could not be kept aside", str(error))
     try:
         place(service, staged, release)
         restart(service)
-    except (SwitchError, OSError) as error:
+        mark(release, linked(service.backup / "current"))
+    except Exception as error:  # whatever it is, what was live is to be live again
         journal = last_lines(service)
-        try:
-            outcome = restore(service)
-        except (SwitchError, OSError) as fault:
-            outcome = (
-                f"What was live could not be put back ({fault}), and is kept in {service.backup}; mend that, run again."
-            )
+        outcome = put_back(service)
         say(f"the new release or settings are not healthy: {error}\n{outcome}\nThe journal of the attempt:\n{journal}")
         return RESTORED
     forget(service)
-    # Tells later which releases have been live, and since when.
-    (release / ".activated").touch()
     prune(service, keep)
     return 0
+
+
+def give_up(service: Service, what: str, why: str) -> int:
+    """Leave what is live, unless an activation that was cut short has left it unproven; return the exit code."""
+    if not service.backup.exists():
+        say(f"{what}; nothing that is live has changed:\n{why}")
+        return CHECK_FAILED
+    say(f"{what}:\n{why}\nThe activation before this one was cut short, so what was live before it is put back. "
+        f"{put_back(service)}")  # fmt: skip
+    return RESTORED
+
+
+def linked(link: Path) -> Path | None:
+    return link.readlink() if link.is_symlink() else None
+
+
+def mark(release: Path, before: Path | None) -> None:
+    """Tell those who ask later that the release has been live, and since when, unless it was so before."""
+    marker = release / ".activated"
+    if before != release or not marker.exists():
+        marker.touch()
 
 
 def failed_check(service: Service, release: Path, staged: Path, check: str) -> str:
@@ -176,26 +218,45 @@ def failed_check(service: Service, release: Path, staged: Path, check: str) -> s
     command += [f"--property=EnvironmentFile={staged / 'environment'}"]
     for credential in sorted((staged / "credentials").iterdir()):
         command += [f"--property=LoadCredential={credential.name}:{credential}"]
+    # Nobody else changes this host meanwhile: a check that hangs must not keep it so.
+    command += [f"--property=RuntimeMaxSec={service.budget}", f"--property=TimeoutStopSec={CHECK_STOP_SECONDS}"]
     program, *rest = check.split()
-    done = subprocess.run([*command, "--", str(release / program), *rest], capture_output=True, text=True)
-    return "" if done.returncode == 0 else (done.stdout + done.stderr).strip() or f"exit code {done.returncode}"
+    command += ["--", str(release / program), *rest]
+    begun = time.monotonic()
+    try:
+        limit = service.budget + 2 * CHECK_STOP_SECONDS
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit)
+    except subprocess.TimeoutExpired:
+        return f"it did not end within {service.budget:.0f} s"
+    if done.returncode == 0:
+        return ""
+    said = (done.stdout + done.stderr).strip() or f"exit code {done.returncode}"
+    late = time.monotonic() - begun >= service.budget
+    return f"it did not end within {service.budget:.0f} s, and was stopped: {said}" if late else said
 
 
 def save(service: Service) -> None:
     """Keep the live state, unless an activation that was cut short has already kept the one before it."""
+    (service.spare / "credentials").mkdir(mode=0o700, parents=True, exist_ok=True)
     if service.backup.exists():
         return
     half = service.backup.with_suffix(".half")
     shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(mode=0o700)
-    for name, path in service.live.items():
-        if path.is_dir():
-            shutil.copytree(path, half / name)
-        elif path.exists():
-            shutil.copy2(path, half / name)
-    if service.current.is_symlink():
-        (half / "current").symlink_to(service.current.readlink())
-    half.rename(service.backup)
+    try:
+        half.mkdir(mode=0o700)
+        for name, path in service.live.items():
+            if path.is_dir():
+                shutil.copytree(path, half / name)
+            elif path.exists():
+                shutil.copy2(path, half / name)
+        release = linked(service.current)
+        if release:
+            (half / "current").symlink_to(release)
+        half.rename(service.backup)
+    except OSError:
+        for path in (half, service.spare):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def place(service: Service, source: Path, release: Path | None) -> None:
@@ -204,7 +265,7 @@ def place(service: Service, source: Path, release: Path | None) -> None:
         if name == "credentials" or not (source / name).exists():
             remove(path)
         if (source / name).exists():
-            (source / name).replace(path)
+            move(source / name, path)
     if release:
         link = service.current.with_suffix(".new")
         link.unlink(missing_ok=True)
@@ -218,17 +279,40 @@ def place(service: Service, source: Path, release: Path | None) -> None:
         subprocess.run([restorecon, "-R", *(path for path in service.live.values() if path.exists())], check=False)
 
 
+def move(source: Path, target: Path) -> None:
+    """Put a file, or a directory where there is none, in the place of another, in one step."""
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # /usr may be a file system of its own.
+        copy = target.with_name(f".{target.name}.new")
+        shutil.copy2(source, copy)
+        copy.replace(target)
+
+
+def put_back(service: Service) -> str:
+    """Restore the saved state; return how that went, in a sentence."""
+    try:
+        return restore(service)
+    except Exception as fault:  # the reason for going back is still to be told
+        return f"What was live could not be put back ({fault}), and is kept in {service.backup}; mend that, run again."
+
+
 def restore(service: Service) -> str:
     """Put the saved state back and prove it; return how that went, in a sentence. Raises SwitchError and OSError."""
-    saved = service.backup / "current"
-    release = saved.readlink() if saved.is_symlink() else None
+    release = linked(service.backup / "current")
     had_unit = (service.backup / "unit").exists()
     if not had_unit:
         run("systemctl", "disable", "--now", service.name)
     # Linked, not moved: what is saved stays whole if this is cut short, and takes no room on a disk that may be full.
-    copy = Path(tempfile.mkdtemp(prefix="next.", dir=service.configuration))
-    shutil.copytree(service.backup, copy, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
-    place(service, copy, release)
+    for path in service.spare.rglob("*"):
+        if not path.is_dir():
+            path.unlink()
+    ignored = shutil.ignore_patterns("current")
+    shutil.copytree(service.backup, service.spare, ignore=ignored, copy_function=os.link, dirs_exist_ok=True)
+    place(service, service.spare, release)
     forget(service)
     if not had_unit:
         run("systemctl", "daemon-reload")
@@ -255,7 +339,7 @@ def restart(service: Service) -> None:
     run("systemctl", "enable", service.name)
     before = properties(service)["InvocationID"]
     run("systemctl", "restart", "--no-block", service.name)
-    deadline = time.monotonic() + service.budget
+    deadline = time.monotonic() + service.stop_seconds + service.budget
     ready_since: float | None = None
     restarts: int | None = None  # those of a state before, which was crashing, may still be counted
     while ready_since is None or time.monotonic() < ready_since + SETTLE_SECONDS:
@@ -265,6 +349,7 @@ def restart(service: Service) -> None:
         started = state["InvocationID"] != before
         if started and restarts is None:
             restarts = int(state["NRestarts"])
+            deadline = time.monotonic() + service.budget
         again = restarts is not None and int(state["NRestarts"]) > restarts
         if started and (again or state["SubState"] in ("failed", "auto-restart")):
             raise SwitchError(f"it ended by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
@@ -296,8 +381,8 @@ def not_ready(service: Service, state: dict[str, str]) -> str:
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace").strip()
         return "" if answer.status == 200 else f"{service.ready_url} answers {answer.status}: {text}"
-    except OSError as error:
-        return f"{service.ready_url} does not answer: {error}"
+    except (OSError, http.client.HTTPException) as error:
+        return f"{service.ready_url} does not answer: {error or type(error).__name__}"
     finally:
         connection.close()
 
@@ -309,15 +394,17 @@ def last_lines(service: Service) -> str:
         run("journalctl", "--sync")
         own, systemd_s = f"_SYSTEMD_INVOCATION_ID={invocation}", f"INVOCATION_ID={invocation}"
         return run("journalctl", own, "+", systemd_s, "--lines", JOURNAL_LINES, "--output=cat", "--no-pager")
-    except SwitchError as error:  # no reason not to put back what was
+    except Exception as error:  # no reason not to put back what was
         return str(error)
 
 
 def prune(service: Service, keep: int) -> None:
     """Remove releases but for the live one and those that were live last. One without .complete is being built."""
-    complete = [path.parent for path in (service.home / "releases").glob("*/.complete")]
+    # What a build that is under way has put aside is not a release.
+    complete = [path.parent.resolve() for path in (service.home / "releases").glob("*/.complete")]
     live = service.current.resolve()
-    others = sorted((path for path in complete if path != live), key=last_live, reverse=True)
+    others = [path for path in complete if path != live and path.suffix != ".damaged"]
+    others.sort(key=last_live, reverse=True)
     for path in others[keep - 1 :]:
         shutil.rmtree(path)
 
@@ -336,7 +423,7 @@ def remove(path: Path) -> None:
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
         raise SwitchError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
     return done.stdout

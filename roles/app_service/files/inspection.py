@@ -2,7 +2,7 @@
 
 Runs on the host, as root, with its own Python: ``python3 -c <this text>``. The question may hold secrets; the answer
 says of a file only in what it differs from what is wanted, and what it holds where that is asked, too. It says nothing
-of packages, an account or releases unless it is asked.
+of packages, an account or releases unless it is asked; asked to, it waits until the service is ready.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 SELINUX = Path("/sys/fs/selinux/enforce")  # only where SELinux is enabled, see selinux(8)
 # The packages that are installed, one name to a line.
@@ -33,7 +36,7 @@ def main() -> None:
         "link": target(Path(question["link"])),
         "interrupted": Path(question["backup"]).exists(),
         "texts": {path: text(Path(path)) for path in question["texts"]},
-        "unit": unit(question["unit"]),
+        **service(question["unit"], question["ready_url"], question.get("within", 0)),
     }
     if "account" in question:
         answer["account"] = account(question["account"])
@@ -114,9 +117,33 @@ def text(path: Path) -> str:
     return path.read_text(errors="replace") if path.is_file() else ""
 
 
-def unit(name: str) -> dict[str, str]:
-    shown = run("systemctl", "show", name, "--property=UnitFileState,ActiveState")
-    return dict(line.split("=", 1) for line in shown.splitlines())
+def service(name: str, url: str, within: float) -> dict[str, Any]:
+    """The state of a unit, and why it isn't ready, or nothing where it is; at the latest after so many seconds."""
+    deadline = time.monotonic() + within
+    while True:
+        shown = run("systemctl", "show", name, "--property=UnitFileState,ActiveState")
+        state = dict(line.split("=", 1) for line in shown.splitlines())
+        active = state.get("ActiveState", "nothing of it")
+        reason = (url and not_ready(url)) if active == "active" else f"systemd says {active}"
+        if not reason or time.monotonic() >= deadline:
+            return {"unit": state, "ready": reason}
+        time.sleep(0.5)
+
+
+def not_ready(url: str) -> str:
+    """Why the service isn't ready, by an http URL that answers 200 where it is."""
+    # By hand: to import http.client takes longer than all the rest, and most runs have nothing to change.
+    parts, end = urlsplit(url), "\n\n"
+    try:
+        with socket.create_connection((parts.hostname, parts.port or 80), timeout=2) as connection:
+            connection.sendall(f"GET {parts.path} HTTP/1.0\r\nHost: {parts.netloc}\r\n\r\n".encode())
+            with connection.makefile("r", errors="replace") as answer:
+                status, _, said = answer.read(4096).partition("\n")
+    except (OSError, ValueError) as error:  # the latter of a port that is none
+        return f"{url} does not answer: {error}"
+    if status.split()[1:2] == ["200"]:
+        return ""
+    return f"{url} answers {status.strip()}: {said.partition(end)[2].strip()}"
 
 
 def run(*command: str) -> str:
