@@ -106,6 +106,24 @@ class TestLab:
             self.run(DISPATCH, "systemctl", "start", "dispatch")
 
 
+def unit_by_hand(broker: str, password: str) -> str:
+    """The unit that the runbook has people write."""
+    return f"""[Unit]
+Description=Dispatch Service
+
+[Service]
+User=roboshop
+Environment=AMQP_HOST={broker}
+Environment=AMQP_USER=roboshop
+Environment=AMQP_PASS={password}
+ExecStart=/app/dispatch
+SyslogIdentifier=dispatch
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     """Wait until `condition` holds; fail after `seconds`."""
     deadline = time.monotonic() + seconds

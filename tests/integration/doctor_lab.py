@@ -17,7 +17,7 @@ import docker
 import pika
 from docker.models.containers import Container
 
-from tests.integration.conftest import order, until
+from tests.integration.conftest import order, unit_by_hand, until
 from tests.lab import engine, image
 from tests.lab.ansible import ROOT, Run, playbook
 from tests.lab.hosts import Host, Lab, execute, put
@@ -123,20 +123,7 @@ class Clinic:
 
     def set_up_by_hand(self) -> None:
         """As the runbook does it: /app, the unit with Environment= in it, and a program that consumes."""
-        unit = f"""
-[Unit]
-Description=Dispatch Service
-[Service]
-User=roboshop
-Environment=AMQP_HOST={BROKER}
-Environment=AMQP_USER=roboshop
-Environment=AMQP_PASS={self.password}
-ExecStart=/app/dispatch
-SyslogIdentifier=dispatch
-[Install]
-WantedBy=multi-user.target
-"""
-        put(self.host(MANUAL), "/root", {"dispatch.service": unit.encode()})
+        put(self.host(MANUAL), "/root", {"dispatch.service": unit_by_hand(BROKER, self.password).encode()})
         self.run(
             MANUAL,
             r"""set -e; id roboshop 2>/dev/null || useradd roboshop

@@ -12,8 +12,19 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.conftest import BROKER, DISPATCH, FRESH, OTHER_BROKER, UNUSED_ADDRESS, TestLab, order, until
+from tests.integration.conftest import (
+    BROKER,
+    DISPATCH,
+    FRESH,
+    OTHER_BROKER,
+    UNUSED_ADDRESS,
+    TestLab,
+    order,
+    unit_by_hand,
+    until,
+)
 from tests.lab.ansible import ROOT
+from tests.lab.hosts import put
 
 
 def test_a_second_run_changes_nothing(lab: TestLab) -> None:
@@ -158,26 +169,12 @@ def test_back_to_the_release_that_was_live_before(lab: TestLab, newer: Path) -> 
 
 
 # As in the runbook, with a program that needs no build.
-BY_HAND = f"""
+BY_HAND = """
     useradd roboshop
     mkdir /app
     printf '#!/bin/sh\\nexec sleep infinity\\n' > /app/dispatch
     chmod +x /app/dispatch
-    cat > /etc/systemd/system/dispatch.service <<end
-[Unit]
-Description=Dispatch Service
-
-[Service]
-User=roboshop
-Environment=AMQP_HOST={BROKER}
-Environment=AMQP_USER=roboshop
-Environment=AMQP_PASS=roboshop123
-ExecStart=/app/dispatch
-SyslogIdentifier=dispatch
-
-[Install]
-WantedBy=multi-user.target
-end
+    cp /root/dispatch.service /etc/systemd/system/
     systemctl daemon-reload
     systemctl enable --quiet dispatch
     systemctl start dispatch
@@ -187,6 +184,7 @@ end
 def test_a_service_that_was_set_up_by_hand_is_taken_over(lab: TestLab, wont_start: Path) -> None:
     run = lab.playbook("remove", "--limit", DISPATCH)
     assert run.code == 0, run.output
+    put(lab.host(DISPATCH), "/root", {"dispatch.service": unit_by_hand(BROKER, "roboshop123").encode()})
     lab.run(DISPATCH, "sh", "-ec", BY_HAND)
     state = """
         sha256sum /etc/systemd/system/dispatch.service
