@@ -36,6 +36,7 @@ LINGER = 0.004  # seconds an order waits for others to share its commit
 HOOK_SLICE = 0.1  # seconds of hook calls between two looks at the network
 HOOK_TRIES = 3  # at once, before an order goes to a retry queue
 HELD_OCTETS = 64 << 20  # of bodies at hand; a count alone would let large ones fill the memory
+AHEAD = 200_000  # tags to remember behind one that can't be acknowledged; a new connection begins anew
 LOG_ORDERS = 250  # orders per log line, which keeps it below journald's LineMax= of 48 KiB
 
 Hook = Callable[[Order], object]
@@ -262,6 +263,9 @@ class Consumer:
             for tag in tags:
                 self._channel.basic_ack(tag)
             self._singly = "outbox" in self._state.reasons or bool(self._prefix.ahead)
+            if len(self._prefix.ahead) > AHEAD:
+                self._lost(OverflowingError(self._settings.prefetch))
+                return
         elif grew:
             self._channel.basic_ack(self._prefix.tag, multiple=True)
         if grew:

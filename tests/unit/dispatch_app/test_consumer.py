@@ -388,3 +388,16 @@ def test_what_can_t_be_put_aside_holds_nothing_else_back(bench: Bench) -> None:
     bench.broker.fire()
     assert bench.broker.acks == [2, 3, 1, 5]
     assert bench.state.in_flight == 0
+
+
+def test_what_is_remembered_of_a_long_trouble_is_limited(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AHEAD", 2)
+    bench.deliver(1, b"nonsense")
+    bench.broker.fire()
+    bench.confirm(1, "Basic.Nack")
+    for tag in (2, 3, 4):
+        assert bench.lost == []
+        bench.deliver(tag, f"order-{tag}")
+        bench.broker.fire()
+    assert bench.broker.acks == [2, 3, 4]
+    assert [getattr(error, "prefetch", 0) for error in bench.lost] == [4000]
