@@ -275,8 +275,8 @@ class Consumer:
             self._state.ack.observe(time.monotonic() - arrivals[0][1])
 
     def _count(self) -> None:
-        acknowledged = len(self._prefix.ahead) if self._singly else 0
-        self._state.in_flight = self._last - self._prefix.tag - acknowledged
+        acknowledged = self._prefix.tag + (len(self._prefix.ahead) if self._singly else 0)
+        self._state.in_flight = 0 if self._closed else self._last - acknowledged
 
     def _on_trouble(self, reason: str | None) -> None:
         """Don't let what can't be put aside hold back all that comes after it, until the prefetch limit ends it."""

@@ -392,6 +392,12 @@ def test_what_can_t_be_put_aside_holds_nothing_else_back(bench: Bench) -> None:
 
 def test_what_is_remembered_of_a_long_trouble_is_limited(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AHEAD", 2)
+
+    def lost(error: Exception) -> None:  # as the service does
+        bench.lost.append(error)
+        bench.consumer.close()
+
+    bench.consumer._lost = lost
     bench.deliver(1, b"nonsense")
     bench.broker.fire()
     bench.confirm(1, "Basic.Nack")
@@ -401,3 +407,4 @@ def test_what_is_remembered_of_a_long_trouble_is_limited(bench: Bench, monkeypat
         bench.broker.fire()
     assert bench.broker.acks == [2, 3, 4]
     assert [getattr(error, "prefetch", 0) for error in bench.lost] == [4000]
+    assert bench.state.in_flight == 0
