@@ -48,7 +48,6 @@ class Stage:
     publishers: list[Publisher]
     random: Random
     remarks: list[str]
-    heartbeat: int  # seconds
 
     def await_progress(self, orders: int = 100) -> None:
         """Wait until the service has dispatched more under the load."""
@@ -103,7 +102,7 @@ def black_hole(stage: Stage) -> None:
     silent = time.monotonic()
     stage.service.await_trouble("missed heartbeats")
     noticed = time.monotonic() - silent
-    stage.remarks.append(f"a black hole was noticed after {noticed:.0f} s, with heartbeats every {stage.heartbeat} s")
+    stage.remarks.append(f"a black hole was noticed after {noticed:.0f} s, with heartbeats every {HEARTBEAT} s")
     stage.proxy.speak()
 
 
@@ -115,7 +114,7 @@ def broker_away_for_longer_than_the_heartbeat(stage: Stage) -> None:
     stage.broker.ctl("stop_app")
     try:
         stage.service.await_trouble("127.0.0.1")
-        time.sleep(2 * stage.heartbeat + 1)
+        time.sleep(2 * HEARTBEAT + 1)
     finally:
         stage.broker.ctl("start_app")
 
@@ -146,17 +145,6 @@ NEVER_REDELIVERS = {stopped_by_sigterm, ledger_disk_full, ledger_locked}
 
 
 @pytest.fixture
-def heartbeat(seed: int, broker: Broker) -> Iterator[int]:
-    """Seconds between heartbeats; with the first seed the broker proposes few, for its faults wait for them."""
-    if seed > 1:
-        yield HEARTBEAT
-        return
-    broker.ctl("eval", "application:set_env(rabbit, heartbeat, 4).")
-    yield 4
-    broker.ctl("eval", "application:set_env(rabbit, heartbeat, 60).")
-
-
-@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[None]:
     """A file system of 32 MiB for the ledger."""
     if os.geteuid() != 0:
@@ -169,15 +157,14 @@ def small_disk(tmp_path: Path) -> Iterator[None]:
 
 
 def run(
-    fault: Callable[[Stage], None], seed: int, broker: Broker, proxy: Proxy, service: Service, remarks: list[str],
-    heartbeat: int,
-) -> Outcome:  # fmt: skip
+    fault: Callable[[Stage], None], seed: int, broker: Broker, proxy: Proxy, service: Service, remarks: list[str]
+) -> Outcome:
     """Strike under load, let everything settle, and compare."""
     service.environment["AMQP_PORT"] = str(proxy.port)
     service.start()
     service.await_ready()
     with load(broker, str(seed)) as publishers:
-        stage = Stage(broker, proxy, service, publishers, Random(seed), remarks, heartbeat)  # noqa: S311 - no secret
+        stage = Stage(broker, proxy, service, publishers, Random(seed), remarks)  # noqa: S311 - no secret
         stage.await_progress()
         fault(stage)
         service.await_ready(120)
@@ -189,12 +176,12 @@ def run(
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_confirmed_orders_are_dispatched_once_or_dead(
     fault: Callable[[Stage], None], seed: int, broker: Broker, proxy: Proxy, request: pytest.FixtureRequest,
-    reckoned: list[tuple[str, str, Outcome]], remarks: list[str], heartbeat: int,
+    reckoned: list[tuple[str, str, Outcome]], remarks: list[str],
 ) -> None:  # fmt: skip
     if fault is ledger_disk_full:
         request.getfixturevalue("small_disk")
     service: Service = request.getfixturevalue("service")
-    outcome = run(fault, seed, broker, proxy, service, remarks, heartbeat)
+    outcome = run(fault, seed, broker, proxy, service, remarks)
     reckoned.append((fault.__name__.replace("_", " "), str(seed), outcome))
     assert not outcome.lost
     assert not outcome.twice
@@ -208,7 +195,7 @@ def test_confirmed_orders_are_dispatched_once_or_dead(
 def test_a_consumer_that_acknowledges_before_the_effect_is_found_out(
     seed: int, broker: Broker, proxy: Proxy, service: Service, reckoned: list[tuple[str, str, Outcome]]
 ) -> None:
-    outcome = run(lambda stage: killed(stage, "acknowledges_first"), seed, broker, proxy, service, [], HEARTBEAT)
+    outcome = run(lambda stage: killed(stage, "acknowledges_first"), seed, broker, proxy, service, [])
     reckoned.append(("control: acknowledges before the effect", str(seed), outcome))
     assert outcome.lost
     assert outcome.confirmed != outcome.dispatched | outcome.dead
