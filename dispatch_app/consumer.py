@@ -77,7 +77,7 @@ class Consumer:
         self._ready: list[tuple[Row, Delivery]] = []  # checked, not recorded
         self._prepared: set[str] = set()  # ids of those the hook has taken
         self._last = 0  # the highest tag delivered
-        self._octets = 0  # of the bodies not acknowledged
+        self._octets = 0  # of the bodies at hand, neither recorded nor put aside
         self._arrivals: deque[tuple[int, float]] = deque()  # from which tag on, since when (time.monotonic())
         self._scheduled = False
         self._held = 0.0  # seconds between tries while the ledger can't be written, else 0

@@ -24,8 +24,9 @@ from .systemd import Notifier
 from .wire import Connection
 
 BACKOFF = (0.2, 30.0)  # seconds before the second attempt, and at most
-SETUP_SECONDS = 30.0  # from an open connection to consuming; and
-CLOSE_SECONDS = 10.0  # to close one in order, where the broker still answers heartbeats and nothing else
+# What a broker may take that answers heartbeats, and perhaps nothing else.
+SETUP_SECONDS = 30.0  # from an open connection to consuming
+CLOSE_SECONDS = 10.0  # to close a connection in order
 FORGET_PERIOD = 600.0  # seconds between two looks for orders past their retention
 
 

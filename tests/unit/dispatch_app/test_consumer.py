@@ -24,6 +24,7 @@ class Broker:
 
     is_open = True
     answers = True  # at once
+    trouble = False  # something can't be put aside, so acknowledgements may come one by one
 
     def __init__(self) -> None:
         self.timers: list[Callable[[], None]] = []
@@ -62,8 +63,8 @@ class Broker:
     def basic_ack(self, tag: int, multiple: bool = False) -> None:
         # RabbitMQ closes the channel where there is none of a tag's to acknowledge any more.
         assert tag not in self.acks
+        assert multiple or self.trouble
         self.acks.append(tag)
-        self.multiple = multiple
 
     def basic_publish(self, _exchange: str, queue: str, *_: Any, **__: Any) -> None:
         self.published.append(queue)
@@ -140,6 +141,7 @@ class Bench:
                 delivery_tag = tag
                 multiple = several
 
+        self.broker.trouble |= name == "Basic.Nack"
         to = to or self.aside.confirm
         assert to
         to(Frame)
@@ -383,6 +385,7 @@ def test_what_can_t_be_put_aside_holds_nothing_else_back(bench: Bench) -> None:
     assert bench.state.in_flight == 1
     bench.confirm(1)
     assert bench.broker.acks == [2, 3, 1]
+    bench.broker.trouble = False
     bench.deliver(4, "d")
     bench.deliver(5, "e")
     bench.broker.fire()
