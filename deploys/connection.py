@@ -9,19 +9,19 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from deploys.project import Project, ProjectError, Values
+from deploys.desired import Desired, DesiredError, Values
 
 # Files of this run; they go when it ends.
 _DIRECTORY = tempfile.TemporaryDirectory(prefix="pyinfra-ssh-")
 
 
-def reach(project: Project, name: str) -> Values:
+def reach(desired: Desired, name: str) -> Values:
     """The data of pyinfra's ssh connector, and of sudo, for a host of the inventory.
 
     OpenSSH says what the options of Ansible's ssh plugin come to, together with the user's ssh_config(5). Raises
-    ProjectError where it can't.
+    DesiredError where it can't.
     """
-    ssh, sudo = project.ssh_options(name), project.sudo_options(name)
+    ssh, sudo = desired.ssh_options(name), desired.sudo_options(name)
     options = [word for kind in ("ssh", "ssh_common", "ssh_extra") for word in shlex.split(ssh[f"{kind}_args"])]
     for option, value in (("-p", ssh["port"]), ("-l", ssh["remote_user"])):
         options += [option, str(value)] if value else []
@@ -49,7 +49,7 @@ def _settings(name: str, command: list[str]) -> dict[str, list[str]]:
     """What ``ssh -G`` prints: the values by the option's name in small letters."""
     said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if said.returncode:
-        raise ProjectError(f"{name}: `{shlex.join(command)}` failed: {said.stderr.strip()} Correct its ssh arguments.")
+        raise DesiredError(f"{name}: `{shlex.join(command)}` failed: {said.stderr.strip()} Correct its ssh arguments.")
     settings = defaultdict(list)
     for line in said.stdout.splitlines():
         key, _, value = line.partition(" ")

@@ -1,50 +1,44 @@
 """The steps of the runbook as pyinfra operations.
 
-Each takes what is wanted, mostly as the arguments of the role's own task, and what `facts.Inspection` has found. It
-yields commands where the two differ, and asks the host nothing more.
+Each takes what is wanted and what `facts.State` has found, yields commands where the two differ, and asks the host
+nothing more.
 """
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Iterable
 
-from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
-from pyinfra.operations import dnf, files
+from pyinfra.api import FileUploadCommand, StringCommand, operation
 
-from deploys.facts import PROGRAM
-from deploys.project import Values
+from deploys import programs
+from deploys.desired import Values
 
 Commands = Generator[StringCommand | FileUploadCommand, None, None]
 
-# Tells, by its exit code, whether an inspection has found the service ready; of one that isn't, why.
-REASON = 'import json, sys; sys.exit(json.load(sys.stdin)["ready"] or 0)'
-APT_OPTIONS = ["--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
+INSTALL = {
+    "apt": "apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=300",
+    "dnf": "dnf install --assumeyes --setopt=install_weak_deps=False",
+}
 
 
 @operation()
-def packages(names: list[str], manager: str, installed: list[str]) -> Commands:
+def packages(manager: str, missing: Iterable[str]) -> Commands:
     """Install what is missing of a distribution's packages, without what they only recommend."""
-    missing = [name for name in names if name not in installed]
-    if not missing:
-        return
-    if manager == "apt":
-        install = shlex.join(["apt-get", "install", *APT_OPTIONS, *missing])
+    names = shlex.join(missing)
+    if names and manager == "apt":
         # The index of a fresh image is empty or out of date.
+        install = f"{INSTALL['apt']} {names}"
         yield StringCommand(f"export DEBIAN_FRONTEND=noninteractive; {install} || {{ apt-get update && {install}; }}")
-    else:
-        yield from dnf.packages._inner(packages=missing, extra_install_args="--setopt=install_weak_deps=False")
+    elif names:
+        yield StringCommand(f"{INSTALL[manager]} {names}")
 
 
 @operation()
-def account(wanted: Values, found: Values | None) -> Commands:
-    """Create a system user, or set its entry right, but for the home of one that exists.
-
-    `wanted` is as for the module ansible.builtin.user.
-    """
+def account(wanted: Values, found: Values | None, home: str) -> Commands:
+    """Create a system user, or set its entry right, but for the home of one that exists."""
     if found is None:
-        entry = ["--comment", wanted["comment"], "--home-dir", wanted["home"], "--shell", wanted["shell"]]
+        entry = ["--comment", wanted["comment"], "--home-dir", home, "--shell", wanted["shell"]]
         yield _command("useradd", "--system", "--no-create-home", *entry, wanted["name"])
         return
     unlike = [key for key in ("comment", "shell") if found[key] != wanted[key]]
@@ -55,69 +49,31 @@ def account(wanted: Values, found: Values | None) -> Commands:
 
 @operation()
 def directory(wanted: Values, unlike: list[str]) -> Commands:
-    """Create a directory, or set its owner and mode right; `wanted` as for the module ansible.builtin.file."""
+    """Create a directory, or set its owner, mode and SELinux type right."""
     if unlike:
         ownership = ["--owner", wanted["owner"], "--group", wanted["group"], "--mode", wanted["mode"]]
         yield _command("install", "--directory", *ownership, wanted["path"])
-    if "setype" in unlike or ("setype" in wanted and "missing" in unlike):
+    if {"setype", "missing"} & set(unlike):
         label = _command("chcon", "--type", wanted["setype"], wanted["path"])
         yield StringCommand("[ ! -e /sys/fs/selinux/enforce ] ||", label)
 
 
 @operation()
-def release(stands: bool, plan: Callable[[], tuple[Values, Values, str]]) -> Commands:
-    """Bring an artifact to the host and build its release, by the role's own script, unless it stands.
+def upload(source: str, target: str) -> Commands:
+    """Bring an artifact from the controller to the host."""
+    yield FileUploadCommand(source, target)
 
-    `plan` gives the artifact, as `src`, a path on the controller or a URL, its `sha256`, and `dest`, a path only root
-    can write to; the script's `argv` and `stdin`; and what to say after its output where it fails.
-    """
-    if stands:
-        return
-    artifact, build, failure = plan()
-    if artifact["url"]:
-        yield from files.download._inner(
-            src=artifact["src"], dest=artifact["dest"], sha256sum=artifact["sha256"], mode="600"
-        )
-    else:
-        yield FileUploadCommand(artifact["src"], artifact["dest"])
-    script = f"{shlex.join(build['argv'])} || {{ code=$?; echo {shlex.quote(failure)} >&2; exit $code; }}"
-    yield StringCommand("sh", "-c", QuoteString(script), _stdin=build["stdin"])
+
+@operation()
+def role_program(program: str, request: Values) -> Commands:
+    """Run one of the roles' programs; the request may hold secrets and travels on standard input."""
+    yield StringCommand(programs.command(), _stdin=programs.stdin(program, request))
 
 
 @operation()
 def drain(argv: list[str]) -> Commands:
-    """Wait, by the command `argv`, until no order is left where the live service consumes."""
+    """Wait, by a command of the live service, until it has left nothing behind."""
     yield _command(*argv)
-
-
-@operation()
-def activation(differs: bool, plan: Callable[[], Values]) -> Commands:
-    """Switch to a release and its settings by the role's own program, which proves them or puts back what was.
-
-    `plan` gives the program's `argv` and its `stdin`, which holds secrets.
-    """
-    if not differs:
-        return
-    activate = plan()
-    yield StringCommand(shlex.join(activate["argv"]), _stdin=activate["stdin"])
-
-
-@operation()
-def service(runs: bool, plan: Callable[[], tuple[Values, str]]) -> Commands:
-    """Enable and start a unit that does not run as it is to, and wait until it is ready.
-
-    `plan` gives the question by which `facts.PROGRAM` waits for that, and what to say, before the reason and the end of
-    the journal, where it does not come to it in time.
-    """
-    if runs:
-        return
-    question, failure = plan()
-    unit = shlex.quote(question["unit"])
-    script = f"systemctl enable --quiet {unit} && systemctl start --no-block {unit} || exit\n"
-    script += f"python3 -I -S -c {shlex.quote(PROGRAM.read_text())} | python3 -I -S -c {shlex.quote(REASON)} && exit\n"
-    script += f"echo {shlex.quote(failure)} >&2\n"
-    script += f"journalctl --unit {unit} --lines 15 --output cat --no-pager >&2; exit 1"
-    yield StringCommand("sh", "-c", QuoteString(script), _stdin=json.dumps(question) + "\n")
 
 
 def _command(*words: str) -> StringCommand:

@@ -1,0 +1,140 @@
+"""What Ansible knows: the hosts of its inventory, how they are reached, and what is wanted of each.
+
+What is wanted stands once, in the role `dispatch`, which resolves to one document, `dispatch_wanted`. This module asks
+Ansible's Python API for it, so that groups, host variables, vaults, lookups and defaults mean the same to both engines.
+Nothing here connects to a host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible import constants
+from ansible.errors import AnsibleError
+from ansible.inventory.manager import InventoryManager
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.play import Play
+from ansible.playbook.play_context import PlayContext
+from ansible.plugins.loader import become_loader, connection_loader, init_plugin_loader
+from ansible.template import Templar, trust_as_template
+from ansible.vars.manager import VariableManager
+
+ROOT = Path(__file__).resolve().parents[1]
+ROLE = ROOT / "roles" / "dispatch"
+GROUP = "dispatch"
+Values = dict[str, Any]
+
+init_plugin_loader()
+
+
+class DesiredError(Exception):
+    """A value is missing or wrong; the message names it and says what to do."""
+
+
+@contextlib.contextmanager
+def _as_desired_error() -> Iterator[None]:
+    """What Ansible can't read or resolve is a DesiredError."""
+    try:
+        yield
+    except AnsibleError as error:
+        raise DesiredError(str(error)) from error
+
+
+class Desired:
+    """An Ansible inventory, and what the role `dispatch` makes of it.
+
+    `sources` are what ``ansible-playbook -i`` takes; without them it is what ANSIBLE_INVENTORY or ansible.cfg names.
+    Vault passwords come from where Ansible takes them, such as ANSIBLE_VAULT_PASSWORD_FILE. Raises DesiredError where
+    the inventory can't be read.
+    """
+
+    def __init__(self, sources: list[str] | None = None) -> None:
+        self._loader = DataLoader()
+        # Relative paths mean the same as in a play.
+        self._loader.set_basedir(str(ROOT / "playbooks"))
+        with _as_desired_error():
+            self._loader.set_vault_secrets(_vault_secrets())
+            self._inventory = InventoryManager(loader=self._loader, sources=sources or constants.DEFAULT_HOST_LIST)
+            self.variables = VariableManager(loader=self._loader, inventory=self._inventory)
+            play = {"hosts": GROUP, "roles": [GROUP], "gather_facts": False}
+            self._play = Play.load(play, variable_manager=self.variables, loader=self._loader)
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The names of the hosts, by group."""
+        return {name: list(hosts) for name, hosts in self._inventory.get_groups_dict().items()}
+
+    def wanted(self, name: str, extra: Mapping[str, object]) -> Values:
+        """The document of what is wanted of a host; `extra` outranks all that stands in the inventory.
+
+        Raises DesiredError, in the role's own words, where a value can't be right.
+        """
+        self.variables.extra_vars.update(extra)
+        with _as_desired_error():
+            templar = self._templar(name)
+            variables = templar.available_variables
+            options = _options()
+            values = {option: templar.template(variables[option]) for option in options if option in variables}
+            wrong = ArgumentSpecValidator(options).validate(values).error_messages
+            if wrong:
+                raise DesiredError("Validation of arguments failed:\n" + "\n".join(wrong))
+            wanted: Values = templar.template(trust_as_template("{{ dispatch_wanted }}"))
+        faults = wanted["faults"] + wanted.get("artifact_faults", [])
+        if faults:
+            raise DesiredError("\n".join(faults))
+        return wanted
+
+    def ssh_options(self, name: str) -> Values:
+        """The options of Ansible's ssh plugin for a host. Raises DesiredError where it is not reached over SSH."""
+        plugin = self._given(name, ["ansible_connection"]).get("ansible_connection", constants.DEFAULT_TRANSPORT)
+        if plugin not in ("ssh", "smart", "ansible.builtin.ssh"):
+            raise DesiredError(f"{name}: ansible_connection is {plugin}, but pyinfra takes ssh alone; set it to ssh.")
+        ssh = connection_loader.get("ansible.builtin.ssh", PlayContext(), None)
+        ssh.set_options(var_options=self._given(name, constants.config.get_plugin_vars("connection", "ssh")))
+        return dict(ssh.get_options())
+
+    def sudo_options(self, name: str) -> Values:
+        """The options of Ansible's sudo plugin for a host."""
+        sudo = become_loader.get("ansible.builtin.sudo")
+        sudo.set_options(var_options=self._given(name, constants.config.get_plugin_vars("become", "sudo")))
+        return dict(sudo.get_options())
+
+    def _given(self, name: str, keys: list[str]) -> Values:
+        with _as_desired_error():
+            templar = self._templar(name)
+            variables = templar.available_variables
+            return {key: templar.template(variables[key]) for key in keys if key in variables}
+
+    def _templar(self, name: str) -> Templar:
+        variables = self.variables.get_vars(play=self._play, host=self._inventory.get_host(name))
+        return Templar(loader=self._loader, variables={**variables, "role_path": str(ROLE)})
+
+
+@functools.cache
+def _options() -> Values:
+    """The options that the role specifies, by name."""
+    specification = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
+    return dict(specification["argument_specs"]["main"]["options"])
+
+
+@functools.cache
+def _vault_secrets() -> Any:
+    # Once: Ansible keeps them for the whole process.
+    identities, ask = list(constants.DEFAULT_VAULT_IDENTITY_LIST), constants.DEFAULT_ASK_VAULT_PASS
+    if not (identities or ask or constants.DEFAULT_VAULT_PASSWORD_FILE):
+        return []
+    from ansible.cli import CLI  # takes as long as all the rest of Ansible that is needed here
+
+    return CLI.setup_vault_secrets(DataLoader(), vault_ids=identities, ask_vault_pass=ask, auto_prompt=False)
+
+
+@functools.cache
+def load() -> Desired:
+    """The inventory, read once for all of one run."""
+    return Desired()

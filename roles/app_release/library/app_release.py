@@ -1,0 +1,96 @@
+#!/usr/bin/python
+"""Builds a release from its artifact, beside the live one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: app_release
+short_description: Build a release from its artifact, beside the live one
+description:
+  - Unpacks an artifact that is on the host, makes its venv, installs what it requires, marks the release as complete.
+  - A release that stands as it was built is left alone. One that does not is built anew, and what stood before is put
+    back where that fails.
+  - The artifact is removed.
+options:
+  artifact:
+    description: Path of the zip on the host.
+    type: path
+    required: true
+  sha256:
+    description: The SHA-256 that the zip must have, in hexadecimal.
+    type: str
+    required: true
+  release:
+    description: The release's directory.
+    type: path
+    required: true
+  interpreter:
+    description: Absolute path of the interpreter that the venv is made with.
+    type: path
+    required: true
+  index_url:
+    description: Package index for an artifact without wheels. Empty for pip's own default.
+    type: str
+    default: ""
+  ca_bundle:
+    description: Path, on the host, of the CA bundle that vouches for the index. Empty for pip's own.
+    type: str
+    default: ""
+  source:
+    description: What error messages call the artifact.
+    type: str
+    required: true
+attributes:
+  check_mode:
+    support: full
+author: RoboShop
+"""
+
+EXAMPLES = r"""
+- name: Build a release
+  app_release:
+    artifact: /var/tmp/dispatch.zip
+    sha256: 0d69affe422b7351fa18c44472a02542ad1421302eade9e9602a9975c5869840
+    release: /app/releases/0d69affe422b-python3.11
+    interpreter: /usr/bin/python3.11
+    source: dist/dispatch.zip
+"""
+
+RETURN = r"""
+release:
+  description: The release's directory.
+  returned: success
+  type: str
+"""
+
+import os
+
+from ansible.module_utils.app_build import BuildError, build, failure, plan_of
+from ansible.module_utils.app_releases import stands
+from ansible.module_utils.basic import AnsibleModule
+
+
+def main() -> None:
+    module = AnsibleModule(
+        {
+            "artifact": {"type": "path", "required": True},
+            "sha256": {"type": "str", "required": True},
+            "release": {"type": "path", "required": True},
+            "interpreter": {"type": "path", "required": True},
+            "index_url": {"type": "str", "default": "", "no_log": True},
+            "ca_bundle": {"type": "str", "default": ""},
+            "source": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    plan = plan_of({name: value for name, value in module.params.items() if name != "source"})
+    os.umask(0o022)
+    try:
+        changed = not stands(plan.release, plan.sha256) if module.check_mode else build(plan)
+    except (BuildError, OSError) as error:
+        module.fail_json(msg=failure(module.params["source"], error))
+    module.exit_json(changed=changed, release=str(plan.release))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Builds one release from its artifact, beside the live one, as root.
+
+Either a complete release stands at the end, or what stood before. A build that was killed leaves a part of a release,
+which the next build on the host removes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.app_releases import ACTIVATED, COMPLETE, DAMAGED, digest, live, stands
+
+# Root alone can write here: where another user may open a lock, another user may hold it.
+LOCKS = Path("/run")
+FULL = 10 << 20  # octets; with less than that left, a disk counts as full
+ROOT = 0
+
+
+class BuildError(Exception):
+    """The release could not be built; the message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to build: a zip of this SHA-256, into this directory, for this interpreter."""
+
+    artifact: Path
+    sha256: str
+    release: Path
+    interpreter: str
+    index_url: str = ""  # may hold a password; "" for pip's own
+    ca_bundle: str = ""  # "" for pip's own
+
+
+def build(plan: Plan) -> bool:
+    """Build a release unless it stands; say whether there was anything to do. Takes the artifact away.
+
+    Raises BuildError, also where another play is building the same release.
+    """
+    releases = plan.release.parent
+    releases.parent.mkdir(exist_ok=True)
+    _require_own_directory(releases)
+    with _locked(plan.release) as mine:
+        if not mine:
+            raise BuildError(
+                f"another play is building {plan.release} on this host right now; wait for it to end, then run this "
+                "one again"
+            )
+        try:
+            _tidy(plan.release)
+            if stands(plan.release, plan.sha256):
+                return False
+            _build_anew(plan)
+        finally:
+            plan.artifact.unlink(missing_ok=True)
+    return True
+
+
+def _require_own_directory(releases: Path) -> None:
+    """Root executes what stands in here, so nobody else may own it. Raises BuildError."""
+    if releases.is_symlink() or (releases.exists() and not releases.is_dir()):
+        raise BuildError(f"{releases} is no directory; move it away, then run the play again")
+    releases.mkdir(exist_ok=True, mode=0o755)
+    found = releases.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise BuildError(
+            f"{releases} can be written to by others than root, who may have put programs there. Look at what stands "
+            f"in it, then remove it (rm -r {releases}) or make it root's alone (chown -R root: {releases}; chmod 755 "
+            f"{releases}), and run the play again"
+        )
+
+
+@contextmanager
+def _locked(release: Path) -> Iterator[bool]:
+    """Hold a release's lock, if nobody else does; yields whether it is held here."""
+    descriptor = os.open(LOCKS / f"{release.name}.build", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _tidy(wanted: Path) -> None:
+    """Undo what builds that were killed have left: parts of releases, and whole ones that waited beside them."""
+    current = live(wanted.parent.parent)
+    for path in {_whole(path) for path in wanted.parent.iterdir()}:
+        if path == wanted:
+            _tidy_one(path, current)
+        elif _aside(path).exists() or (path.exists() and not (path / COMPLETE).exists()):
+            with _locked(path) as mine:
+                if mine:
+                    _tidy_one(path, current)
+
+
+def _tidy_one(path: Path, current: Path | None) -> None:
+    aside = _aside(path)
+    if (path / COMPLETE).exists():
+        _remove(aside)
+    elif aside.exists():
+        _remove(path)
+        aside.rename(path)
+    elif not current or path.resolve() != current.resolve():
+        _remove(path)
+
+
+def _aside(release: Path) -> Path:
+    return release.with_name(release.name + DAMAGED)
+
+
+def _whole(path: Path) -> Path:
+    return path.with_name(path.name[: -len(DAMAGED)]) if path.name.endswith(DAMAGED) else path
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _build_anew(plan: Plan) -> None:
+    release, aside = plan.release, _aside(plan.release)
+    if release.exists():
+        # It may be the live one, which then is away for as long as this takes; what runs has its code in memory.
+        release.rename(aside)
+    try:
+        release.mkdir(mode=0o755)
+        _unpack(plan)
+        _make_venv(plan)
+        _give_to_root(release)
+        _complete(plan, aside)
+    except BaseException as error:
+        room = shutil.disk_usage(release.parent).free
+        _remove(release)
+        if aside.exists():
+            aside.rename(release)
+        if isinstance(error, (BuildError, OSError)) and room < FULL:
+            raise BuildError(
+                f"the disk is full: {room >> 10} KiB are left for {release}; make room and run the play again\n{error}"
+            ) from error
+        if isinstance(error, OSError):
+            raise BuildError(str(error)) from error
+        raise
+    _remove(aside)
+
+
+def _unpack(plan: Plan) -> None:
+    # Another user may have the artifact open, or have put it there: what counts is what stands in a copy of root's own.
+    copy = plan.release / ".artifact.zip"
+    with copy.open("xb") as target, plan.artifact.open("rb") as source:
+        os.fchmod(target.fileno(), 0o600)
+        shutil.copyfileobj(source, target)
+    if hashlib.sha256(copy.read_bytes()).hexdigest() != plan.sha256:
+        raise BuildError(
+            f"{plan.artifact} has changed on its way to this host: its SHA-256 is not {plan.sha256}; run the play again"
+        )
+    try:
+        with zipfile.ZipFile(copy) as archive:
+            archive.extractall(plan.release)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
+        raise BuildError(f"the artifact can't be unpacked: {error}") from error
+    copy.unlink()
+
+
+def _make_venv(plan: Plan) -> None:
+    """Make the release's venv and install what its requirements.txt names."""
+    release = plan.release
+    # An artifact that carries pip needs none of the distribution's, and none in its venv.
+    carried = sorted(release.glob("installer/pip-*.whl"))
+    _run(plan, plan.interpreter, "-I", "-m", "venv", *(["--without-pip"] if carried else []), "venv")
+    pip = [str(carried[0] / "pip")] if carried else ["-m", "pip"]
+    # One that carries its wheels needs no index.
+    offline = ["--no-index", "--find-links", "wheels"] if (release / "wheels").is_dir() else []
+    _run(
+        plan, str(release / "venv/bin/python"), "-I", *pip, "install", "--quiet", "--no-input", "--no-cache-dir",
+        "--disable-pip-version-check", "--requirement", "requirements.txt", *offline,
+    )  # fmt: skip
+    # The service can't write here, so nothing would compile its modules later.
+    _run(plan, str(release / "venv/bin/python"), "-I", "-m", "compileall", "-q", "-x", "/venv/", str(release))
+
+
+def _run(plan: Plan, *command: str) -> None:
+    """Run a command in the release's directory. Raises BuildError with what it said."""
+    # A URL with a password must not stand on a command line, which every user can read.
+    settings = {"PIP_INDEX_URL": plan.index_url, "PIP_CERT": plan.ca_bundle}
+    environment = {**os.environ, **{name: value for name, value in settings.items() if value}}
+    done = subprocess.run(
+        command, cwd=plan.release, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace",
+    )  # fmt: skip
+    if done.returncode:
+        raise BuildError(done.stdout.strip() or f"`{' '.join(command)}` failed with exit code {done.returncode}")
+
+
+def _give_to_root(release: Path) -> None:
+    """Make all of a release root's, for everybody to read and for nobody else to write."""
+    for place, directories, files in os.walk(release):
+        for name in (".", *directories, *files):
+            path = os.path.join(place, name)  # noqa: PTH118 - thousands of paths, and pathlib is slow
+            mode = os.lstat(path).st_mode
+            os.chown(path, ROOT, ROOT, follow_symlinks=False)
+            if not os.path.islink(path):  # noqa: PTH114 - as above
+                runs = os.path.isdir(path) or mode & 0o111  # noqa: PTH112 - as above
+                os.chmod(path, 0o755 if runs else 0o644)  # noqa: PTH101 - as above
+
+
+def _complete(plan: Plan, aside: Path) -> None:
+    """Mark a release as complete. One that was built anew keeps the marks of the one before it."""
+    release = plan.release
+    if (aside / ACTIVATED).exists():
+        shutil.copy2(aside / ACTIVATED, release / ACTIVATED)
+    marker = release / f"{COMPLETE}.new"
+    marker.write_text(f"{plan.sha256}\n{digest(release)}\n", encoding="ascii")
+    with suppress(FileNotFoundError):
+        # It is as old as it was: the order of the releases says which one is before which.
+        built = (aside / COMPLETE).stat()
+        os.utime(marker, ns=(built.st_atime_ns, built.st_mtime_ns))
+    marker.rename(release / COMPLETE)
+
+
+def plan_of(values: Mapping[str, str]) -> Plan:
+    """The plan that has these values, by the names of its fields."""
+    paths = {name: Path(values[name]) for name in ("artifact", "release")}
+    return Plan(**{**values, **paths})  # type: ignore[arg-type]  # the paths outrank the texts they are made of
+
+
+def failure(source: str, error: Exception) -> str:
+    """What to say of an artifact, by what messages call it, whose release could not be built."""
+    return f"The release of {source} could not be built, and nothing else has changed: {error}"
+
+
+def main(request: Mapping[str, Any]) -> int:
+    """Build a ``plan``; return the exit code. ``source`` is what messages call the artifact."""
+    os.umask(0o022)
+    try:
+        build(plan_of(request["plan"]))
+    except (BuildError, OSError) as error:
+        print(failure(request["source"], error), file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,124 @@
+"""What a release is on a host: a directory below ``<home>/releases``, and the marks it carries.
+
+A release is *complete* while `COMPLETE` stands in it and its content is what that mark says; it has been *live* where
+`ACTIVATED` stands. While it is built anew, what stood before waits beside it under the suffix `DAMAGED`. Nothing but
+this module reads or writes these marks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# Two lines: the SHA-256 of the artifact, and the digest of what was built from it. Its time is when it was built.
+COMPLETE = ".complete"
+# Its time is when the release was last made live after another one.
+ACTIVATED = ".activated"
+DAMAGED = ".damaged"
+ID_DIGITS = 12  # of the artifact's SHA-256
+
+
+@dataclass(frozen=True)
+class Release:
+    """A complete release: its id, and when it was built and made live (seconds since the epoch, 0 for never)."""
+
+    id: str
+    built: float
+    activated: float
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def directory(home: Path, sha256: str, interpreter: str) -> Path:
+    """Where the release of an artifact stands: the same content for the same interpreter is the same release."""
+    return home / "releases" / f"{sha256[:ID_DIGITS]}-{Path(interpreter).name}"
+
+
+def digest(release: Path) -> str:
+    """One SHA-256 over the names, kinds, modes, owners and sizes of a release, in hexadecimal.
+
+    Bytecode comes and goes, and the marks are written later: neither counts.
+    """
+    lines = sorted(_lines(os.fsencode(release), b""))
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def _lines(path: bytes, name: bytes) -> Iterator[bytes]:
+    found = os.lstat(path)
+    entry = b"%o %d:%d" % (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+    if stat.S_ISDIR(found.st_mode):
+        yield b"%s/ %s\n" % (name, entry)
+        for child in os.listdir(path):  # noqa: PTH208 - names that are any octets, which pathlib has no bytes for
+            if child != b"__pycache__" and not child.startswith(COMPLETE.encode()) and child != ACTIVATED.encode():
+                yield from _lines(path + b"/" + child, name + b"/" + child if name else child)
+    else:
+        target = os.readlink(path) if stat.S_ISLNK(found.st_mode) else b""  # noqa: PTH115 - octets, as above
+        yield b"%s %s %d %s\n" % (name, entry, found.st_size, target)
+
+
+def stands(release: Path, sha256: str = "") -> bool:
+    """Whether a release is complete and still is what was built (from the artifact of that SHA-256, where given)."""
+    marker = release / COMPLETE
+    try:
+        if marker.stat().st_uid != os.geteuid():
+            return False  # somebody else's word
+        artifact, content, *_ = [*marker.read_text(encoding="ascii").split("\n"), "", ""]
+    except (OSError, UnicodeDecodeError):
+        return False
+    return (not sha256 or artifact == sha256) and content == digest(release)
+
+
+def complete(home: Path) -> list[Release]:
+    """The releases that have been built to the end, in the order of their ids."""
+    marks = (home / "releases").glob(f"*/{COMPLETE}")
+    # One that a build has put aside is no release.
+    paths = sorted(mark.parent for mark in marks if mark.parent.suffix != DAMAGED)
+    return [Release(path.name, _time(path / COMPLETE), _time(path / ACTIVATED)) for path in paths]
+
+
+def _time(mark: Path) -> float:
+    return mark.stat().st_mtime if mark.exists() else 0.0
+
+
+def live(home: Path) -> Path | None:
+    """Where ``<home>/current`` leads to, or None where it is no symbolic link."""
+    current = home / "current"
+    return current.readlink() if current.is_symlink() else None
+
+
+def been_live(releases: Iterable[Release]) -> list[Release]:
+    """Those that have been live, the last one first."""
+    return sorted((one for one in releases if one.activated), key=lambda one: one.activated, reverse=True)
+
+
+def previous(releases: Iterable[Release], live_id: str) -> str:
+    """The id of the release to go back to, or "" where there is none.
+
+    It was live before the live one and is not newer: a release that is newer was left by a rollback, and a second
+    rollback must not go forward to it.
+    """
+    releases = list(releases)
+    newest = next((one.built for one in releases if one.id == live_id), float("inf"))
+    return next((one.id for one in been_live(releases) if one.id != live_id and one.built <= newest), "")
+
+
+def mark_live(release: Path, before: Path | None) -> None:
+    """Note that a release has been live, and since when, unless it was live before this, too."""
+    marker = release / ACTIVATED
+    if before != release or not marker.exists():
+        marker.touch()
+
+
+def prune(home: Path, keep: int) -> None:
+    """Remove complete releases but for the live one and those that were live last, `keep` in all."""
+    current = (home / "current").resolve()
+    others = [one for one in complete(home) if (home / "releases" / one.id).resolve() != current]
+    others.sort(key=lambda one: one.activated, reverse=True)
+    for one in others[max(keep - 1, 0) :]:
+        shutil.rmtree(home / "releases" / one.id)

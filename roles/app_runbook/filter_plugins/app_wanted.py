@@ -1,0 +1,225 @@
+"""Turns the definition of a service into one document: what is wanted of a host.
+
+Both engines, and the modules app_state and app_switch, work on that document alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+ROLES = Path(__file__).resolve().parents[2]
+# What both engines render stands in one place, outside the roles.
+TEMPLATES = ROLES.parent / "templates"
+# The user's entry, but for its name. The password is locked: nobody logs in as a service.
+ENTRY = {"comment": "RoboShop services", "shell": "/usr/sbin/nologin", "locked": True}
+# SELinux knows no directory such as /app; this is the type of /usr/share and /opt, and what is written into it inherits
+# it.
+HOME = {"owner": "root", "group": "root", "mode": "0755", "setype": "usr_t"}
+# What a service may use up, unless its definition says otherwise (systemd.resource-control(5)).
+LIMITS = {"MemoryMax": "512M", "TasksMax": "64"}
+# What a definition may leave out. The others are `name`, `description`, `artifact`, `command` and `cli`.
+OPTIONAL: dict[str, Any] = {
+    "user": "roboshop",
+    "home": "/app",
+    "environment": {},
+    "credentials": {},
+    "host_command": "",
+    "notify": False,
+    "check": "",
+    "ready_url": "",
+    "fatal_exit_codes": [],
+    "limits": {},
+    "unit_overrides": {},
+    "start_seconds": 60,
+    "stop_seconds": 30,
+    "releases_kept": 3,
+    "index_url": "",
+    "ca_bundle": "",
+    "drain": None,
+    "serial": [1, "100%"],
+    "max_fail_percentage": 0,
+    "faults": [],
+}
+
+
+def wanted(definition: Mapping[str, Any], sandbox: object = None, systems: object = None) -> dict[str, Any]:
+    """The document of what is wanted of a host.
+
+    `definition` is what argument_specs.yml of the role app_runbook describes; `sandbox` is the variable
+    app_service_sandbox and `systems` python_runtime_systems: None stands for their defaults, which a play sees only
+    once it has imported those roles. Where a value can't be right, the document has ``faults`` alone: a
+    sentence each, which names the variable, what is wrong and what to do. ``artifact_faults`` are kept apart, because a
+    rollback needs no artifact.
+    """
+    missing = [name for name in ("name", "description", "artifact", "command", "cli") if not definition.get(name)]
+    if missing:
+        names = ", ".join(missing)
+        return {"faults": [f"The definition of the service has no {names}. Set what roles/app_runbook/README.md says."]}
+    service = {**OPTIONAL, **definition}
+    sandbox = role_default("app_service", "app_service_sandbox") if sandbox is None else sandbox
+    systems = role_default("python_runtime", "python_runtime_systems") if systems is None else systems
+    found = [*service["faults"], *faults(service, sandbox, systems)]
+    if found:
+        return {"faults": found}
+    serial, artifact = service["serial"], service["artifact"]
+    return {
+        "faults": [],
+        "artifact_faults": list(artifact["faults"]),
+        "artifact": {name: artifact[name] for name in ("value", "url", "source")},
+        "index_url": service["index_url"],
+        "ca_bundle": service["ca_bundle"],
+        "cli": f"/usr/bin/{service['name']}",
+        "rollout": {"serial": batches(serial), "max_fail_percentage": int(service["max_fail_percentage"])},
+        "host": {
+            "name": service["name"],
+            "systems": systems,
+            "account": {"name": service["user"], **ENTRY},
+            "home": {"path": service["home"], **HOME},
+            "sha256": artifact["sha256"],
+            "configuration": configuration(service["name"]),
+            "files": _files(service, sandbox),
+            "credentials": {name: _base64(secret) for name, secret in service["credentials"].items()},
+            "check": service["check"],
+            "ready_url": service["ready_url"],
+            "start_seconds": int(service["start_seconds"]),
+            "stop_seconds": int(service["stop_seconds"]),
+            "releases_kept": int(service["releases_kept"]),
+            "drain": service["drain"],
+        },
+    }
+
+
+@functools.cache
+def role_default(role: str, variable: str) -> Any:
+    """The default of a variable of another role."""
+    return yaml.safe_load((ROLES / role / "defaults" / "main.yml").read_text(encoding="utf-8"))[variable]
+
+
+def configuration(name: str) -> str:
+    """The directory of a service's settings and credentials."""
+    return f"/etc/{name}"
+
+
+def _places(name: str) -> list[tuple[str, str, str]]:
+    """The rendered files: the template, the path and the mode of each."""
+    return [
+        ("app.env.j2", f"{configuration(name)}/environment", "0644"),
+        ("app.service.j2", f"/etc/systemd/system/{name}.service", "0644"),
+        # Not below /usr/local: sudo's secure_path leaves that out on the RHEL family.
+        ("app.command.j2", f"/usr/bin/{name}", "0755"),
+    ]
+
+
+def _files(service: Mapping[str, Any], sandbox: Any) -> dict[str, dict[str, str]]:
+    (_, environment_file, _), *_ = places = _places(service["name"])
+    directives = {**sandbox, **LIMITS, **service["limits"], **service["unit_overrides"]}
+    values = {
+        "service": service,
+        "credentials": sorted(service["credentials"]),  # their names alone: no template needs a secret
+        "directives": directives,
+        "environment_file": environment_file,
+        "credentials_directory": f"{configuration(service['name'])}/credentials",
+    }
+    names = ("environment", "unit", "command")
+    return {
+        name: {"path": path, "mode": mode, "content": _template(template).render(values)}
+        for name, (template, path, mode) in zip(names, places, strict=True)
+    }
+
+
+@functools.cache
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - these are units and shell, no HTML
+    )
+    return environment.get_template(name)
+
+
+def _base64(secret: object) -> str:
+    return base64.b64encode(str(secret).encode()).decode()
+
+
+def batches(serial: object) -> list[str]:
+    """How many hosts change at a time, as texts; on the command line it comes as one value, and any may be a number."""
+    return [str(size) for size in (serial if isinstance(serial, list | tuple) else [serial])]
+
+
+def faults(service: Mapping[str, Any], sandbox: object, systems: object) -> list[str]:
+    """What can't be right in the definition of any service, a sentence each. Variables are named ``<service>_…``."""
+    name, serial, found = service["name"], service["serial"], []
+    sizes = batches(serial)
+    if not sizes or not all(re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", size) for size in sizes):
+        found.append(
+            f"{name}_serial is {json.dumps(serial)}. Set it to a list of numbers of hosts or percentages, such as [1, "
+            f"""100%]; on the command line, -e '{{"{name}_serial": [1, "100%"]}}'."""
+        )
+    percentage = service["max_fail_percentage"]
+    if not re.fullmatch(r"[0-9]{1,2}|100", str(percentage)):
+        found.append(
+            f"{name}_max_fail_percentage is {percentage}. Set it to a percentage from 0 to 100, without a sign."
+        )
+    if not _at_least_one(service["releases_kept"]):
+        found.append(
+            f"{name}_releases_kept is {service['releases_kept']}. Set it to 1, for the live release alone, or more."
+        )
+    if not _at_least_one(service["start_seconds"]):
+        found.append(
+            f"{name}_start_seconds is {service['start_seconds']}. Set it to the seconds that a restarted service may "
+            "take to be ready."
+        )
+    found += _directive_faults("app_service_sandbox", sandbox)
+    for kind in ("limits", "unit_overrides"):
+        found += _directive_faults(f"{name}_{kind}", service[kind])
+    if not isinstance(service["environment"], Mapping):
+        found.append(f"{name}_environment is not a dictionary. Set it to settings by their names.")
+    else:
+        for key, value in service["environment"].items():
+            if re.search(r"[\r\n\0]", str(value)):
+                found.append(f"{name}_environment.{key} has a line break. Set it to a value of one line.")
+    if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", str(service["home"])):
+        found.append(
+            f"The home of {name} is {service['home']}. Set it to an absolute path of a directory that is the service's "
+            "alone, such as /app."
+        )
+    if not isinstance(systems, Mapping):
+        found.append(
+            "python_runtime_systems is not a dictionary. Describe your system as "
+            "roles/python_runtime/defaults/main.yml does."
+        )
+    return found
+
+
+def _directive_faults(variable: str, directives: object) -> list[str]:
+    if not isinstance(directives, Mapping):
+        return [f"{variable} is not a dictionary. Set it to directives of the unit by their names."]
+    found = []
+    for name, value in directives.items():
+        if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", str(name)):
+            found.append(f'{variable} has the directive "{name}". Take a name that systemd.directives(7) lists.')
+        elif re.search(r"[\r\n\0]", str(value)):
+            found.append(f"{variable}.{name} has a line break. Set it to a value of one line, or to a list of them.")
+    return found
+
+
+def _at_least_one(value: object) -> bool:
+    return re.fullmatch(r"0*[1-9][0-9]*", str(value)) is not None
+
+
+class FilterModule:
+    """The filters of this file, by name."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"app_wanted": wanted}

@@ -1,0 +1,134 @@
+#!/usr/bin/python
+"""Says in what a host differs from what is wanted of it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: app_state
+short_description: Say in what a host differs from what is wanted of it
+description:
+  - Compares, for every step of the runbook, what is wanted with what stands on the host, all in one round trip.
+  - Changes nothing. M(app_switch) and the other roles' modules change what this one has found.
+options:
+  wanted:
+    description: What is wanted of the host. The filter C(app_wanted) of the role app_service makes it.
+    type: dict
+    required: true
+    suboptions: &wanted
+      name:
+        description: Name of the service and of its unit.
+        type: str
+        required: true
+      systems:
+        description: The runtime of each system; see M(python_runtime_info).
+        type: dict
+        required: true
+      account:
+        description: The system user, with C(name), C(comment), C(shell) and C(locked).
+        type: dict
+        required: true
+      home:
+        description: The directory of the releases, with C(path), C(owner), C(group), C(mode) and C(setype).
+        type: dict
+        required: true
+      sha256:
+        description: The SHA-256 of the artifact, in hexadecimal.
+        type: str
+        required: true
+      configuration:
+        description: The directory that holds the settings, the credentials and, during a switch, the previous state.
+        type: path
+        required: true
+      files:
+        description: The files that are switched together, by name; each with C(path), C(mode) and C(content).
+        type: dict
+        required: true
+      credentials:
+        description: Base64 of each secret, by the name the service finds it under.
+        type: dict
+        default: {}
+      check:
+        description: Command of the release, relative to it, that has to pass before a switch.
+        type: str
+        default: ""
+      ready_url:
+        description: An http URL on the host that answers 200 once the service is ready.
+        type: str
+        default: ""
+      start_seconds:
+        description: Seconds the service may take to be ready.
+        type: float
+        default: 60
+      stop_seconds:
+        description: Seconds systemd gives the service to end.
+        type: float
+        default: 30
+      releases_kept:
+        description: Releases to keep, the live one included.
+        type: int
+        default: 3
+      drain:
+        description: Names of C(settings), and the C(command) of the live service to run before one of them changes.
+        type: dict
+attributes:
+  check_mode:
+    support: full
+author: RoboShop
+"""
+
+EXAMPLES = r"""
+- name: Ask the host in what it differs
+  app_state:
+    wanted: "{{ dispatch_wanted }}"
+  register: found
+"""
+
+RETURN = r"""
+changes:
+  description: In what the host differs, a sentence each. No secrets.
+  returned: success
+  type: list
+  elements: str
+settled:
+  description: Whether what is found equals what is wanted.
+  returned: success
+  type: bool
+serving:
+  description: Whether a release is live, or a service of that name runs that was set up by hand.
+  returned: success
+  type: bool
+live:
+  description: The live release's directory, or an empty string.
+  returned: success
+  type: str
+release:
+  description: The directory of the release that is wanted.
+  returned: success
+  type: str
+runtime:
+  description: The host's C(interpreter), C(manager) and C(packages), and those of them that are C(missing).
+  returned: success
+  type: dict
+steps:
+  description: Whether C(runtime), C(account), C(release), C(drain) and C(service) have something to do.
+  returned: success
+  type: dict
+"""
+
+from ansible.module_utils.app_arguments import WANTED
+from ansible.module_utils.app_survey import compare
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.runtime_systems import UnsupportedSystemError
+
+
+def main() -> None:
+    module = AnsibleModule({"wanted": WANTED}, supports_check_mode=True)
+    try:
+        found = compare(module.params["wanted"])
+    except (UnsupportedSystemError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""The argument that app_state and app_switch share: the document of what is wanted of a host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+WANTED: dict[str, Any] = {
+    "type": "dict",
+    "required": True,
+    "options": {
+        "name": {"type": "str", "required": True},
+        "systems": {"type": "dict", "required": True},
+        "account": {"type": "dict", "required": True},
+        "home": {"type": "dict", "required": True},
+        "sha256": {"type": "str", "required": True},
+        "configuration": {"type": "path", "required": True},
+        "files": {"type": "dict", "required": True},
+        "credentials": {"type": "dict", "default": {}, "no_log": True},
+        "check": {"type": "str", "default": ""},
+        "ready_url": {"type": "str", "default": ""},
+        "start_seconds": {"type": "float", "default": 60},
+        "stop_seconds": {"type": "float", "default": 30},
+        "releases_kept": {"type": "int", "default": 3},
+        "drain": {"type": "dict"},
+    },
+}

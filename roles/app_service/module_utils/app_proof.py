@@ -1,0 +1,148 @@
+"""A service on a host, and the proofs of its health: the check before a switch, the gate after it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils import app_host
+
+# Seconds a service has to stay ready, without a restart, to count as healthy: one that crashes soon after is not.
+SETTLE_SECONDS = 3.0
+POLL_SECONDS = 0.2
+# Seconds a check that takes too long has to end once it is told to.
+CHECK_STOP_SECONDS = 5
+JOURNAL_LINES = "15"
+
+
+class UnhealthyError(Exception):
+    """The service is not healthy; the message says how that was seen."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is switched: its name and user, where its parts stand, and how its health is known."""
+
+    name: str
+    user: str
+    home: Path
+    configuration: Path
+    live: dict[str, Path]  # where each file or directory of a staging directory belongs
+    ready_url: str
+    budget: float  # seconds it may take to be ready
+    stop_seconds: float  # seconds systemd gives it to end
+
+    @property
+    def current(self) -> Path:
+        return self.home / "current"
+
+    @property
+    def backup(self) -> Path:
+        """The previous state, which was healthy, while a switch is under way."""
+        return self.configuration / "previous"
+
+    @property
+    def spare(self) -> Path:
+        """A directory to put that back from, made beforehand: it takes room on a disk that may be full by then."""
+        return self.configuration / "next.spare"
+
+
+def service_of(wanted: Mapping[str, Any]) -> Service:
+    """The service that the document of what is wanted describes."""
+    configuration = Path(wanted["configuration"])
+    public = {name: Path(file["path"]) for name, file in wanted["files"].items()}
+    return Service(
+        name=wanted["name"],
+        user=wanted["account"]["name"],
+        home=Path(wanted["home"]["path"]),
+        configuration=configuration,
+        live={**public, "credentials": configuration / "credentials"},
+        ready_url=wanted["ready_url"],
+        budget=wanted["start_seconds"],
+        stop_seconds=wanted["stop_seconds"],
+    )
+
+
+def failed_check(service: Service, release: Path, staged: Path, check: str) -> str:
+    """Run the release's own check as the service would run; return what it said if it failed."""
+    command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--service-type=exec"]
+    command += [f"--property=User={service.user}", f"--property=WorkingDirectory={release}"]
+    command += [f"--property=EnvironmentFile={staged / 'environment'}"]
+    for credential in sorted((staged / "credentials").iterdir()):
+        command += [f"--property=LoadCredential={credential.name}:{credential}"]
+    # Nobody else changes this host meanwhile: a check that hangs must not keep it so.
+    command += [f"--property=RuntimeMaxSec={service.budget}", f"--property=TimeoutStopSec={CHECK_STOP_SECONDS}"]
+    program, *rest = check.split()
+    command += ["--", str(release / program), *rest]
+    begun = time.monotonic()
+    try:
+        limit = service.budget + 2 * CHECK_STOP_SECONDS
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit)
+    except subprocess.TimeoutExpired:
+        return f"it did not end within {service.budget:.0f} s"
+    if done.returncode == 0:
+        return ""
+    said = (done.stdout + done.stderr).strip() or f"exit code {done.returncode}"
+    late = time.monotonic() - begun >= service.budget
+    return f"it did not end within {service.budget:.0f} s, and was stopped: {said}" if late else said
+
+
+def restart(service: Service) -> None:
+    """Restart the service and wait until it has been ready for SETTLE_SECONDS. Raises UnhealthyError, CommandError."""
+    app_host.run("systemctl", "daemon-reload")
+    app_host.run("systemctl", "enable", service.name)
+    before = properties(service)["InvocationID"]
+    app_host.run("systemctl", "restart", "--no-block", service.name)
+    deadline = time.monotonic() + service.stop_seconds + service.budget
+    ready_since: float | None = None
+    restarts: int | None = None  # those of a state before, which was crashing, may still be counted
+    while ready_since is None or time.monotonic() < ready_since + SETTLE_SECONDS:
+        time.sleep(POLL_SECONDS)
+        state = properties(service)
+        # Until the old process has ended, all that systemd says is of that one.
+        started = state["InvocationID"] != before
+        if started and restarts is None:
+            restarts = int(state["NRestarts"])
+            deadline = time.monotonic() + service.budget
+        again = restarts is not None and int(state["NRestarts"]) > restarts
+        if started and (again or state["SubState"] in ("failed", "auto-restart")):
+            raise UnhealthyError(f"it ended by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
+        reason = not_ready(service, state) if started else "the process before it has not ended"
+        if not reason:
+            ready_since = ready_since or time.monotonic()
+            continue
+        ready_since = None
+        if time.monotonic() > deadline:
+            raise UnhealthyError(f"it was not ready within {service.budget:.0f} s: {reason}")
+
+
+def properties(service: Service) -> dict[str, str]:
+    names = "ActiveState,SubState,NRestarts,Result,ExecMainStatus,StatusText,InvocationID"
+    shown = app_host.run("systemctl", "show", service.name, f"--property={names}")
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+def not_ready(service: Service, state: dict[str, str]) -> str:
+    """Say why the service isn't ready, or nothing where it is."""
+    if state["ActiveState"] != "active":
+        return f"systemd says {state['ActiveState']} ({state['SubState']}) {state['StatusText']}".strip()
+    reason: str = app_host.not_ready(service.ready_url)
+    return reason
+
+
+def last_lines(service: Service) -> str:
+    """The end of the journal of the process that has just failed: its own lines, and systemd's of it."""
+    try:
+        invocation = properties(service)["InvocationID"]
+        app_host.run("journalctl", "--sync")
+        own, systemd_s = f"_SYSTEMD_INVOCATION_ID={invocation}", f"INVOCATION_ID={invocation}"
+        lines: str = app_host.run(
+            "journalctl", own, "+", systemd_s, "--lines", JOURNAL_LINES, "--output=cat", "--no-pager"
+        )
+        return lines
+    except Exception as error:  # no reason not to put back what was
+        return str(error)

@@ -1,0 +1,320 @@
+"""Switches a host to a release and its settings, proves that the service works, or puts everything back.
+
+It is one program and not a list of tasks so that it ends on its own, one way or the other, when the controller goes
+away in the middle: save what is live, place what is wanted, prove it, or put back what was saved.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils import app_comparison, app_host
+from ansible.module_utils.app_proof import (
+    JOURNAL_LINES,
+    Service,
+    UnhealthyError,
+    failed_check,
+    last_lines,
+    restart,
+    service_of,
+)
+from ansible.module_utils.app_releases import live, mark_live, prune
+
+LOCKS = Path("/run")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a switch ended: what is live now, and if that is not what was wanted, why."""
+
+    failure: str = ""
+    changed: bool = False
+
+
+def switch(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Outcome:
+    """Bring a host to what is wanted, in a process that outlives this one; wait for it.
+
+    `release` is the directory to make live; `rebuilt` says that it has just been built anew, so that what runs is still
+    what was there before.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reader)
+        # Where the connection goes away, sudo(8) ends all that is in its session.
+        os.setsid()
+        os.umask(0o077)
+        try:
+            outcome = _switch_alone(wanted, release, rebuilt)
+        except BaseException as error:  # whatever it is, whoever waits is to hear of it
+            outcome = Outcome(f"the switch ended with {error!r}", True)
+        with suppress(OSError):  # nobody may be waiting any more
+            os.write(writer, json.dumps(asdict(outcome)).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as answer:  # noqa: PTH123 - a descriptor, not a path
+        said = answer.read()
+    _, status = os.waitpid(child, 0)
+    return (
+        Outcome(**json.loads(said)) if said else Outcome(f"the switch was ended from outside (status {status})", True)
+    )
+
+
+def _switch_alone(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Outcome:
+    """The same, unless another play is at it."""
+    service = service_of(wanted)
+    with (LOCKS / f"{service.name}-activate.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Outcome(
+                f"another play is switching {service.name} on this host; wait for it to end, then run this one again"
+            )
+        if os.path.lexists(service.current) and not service.current.is_symlink():
+            what = "directory" if service.current.is_dir() else "file"
+            return Outcome(
+                f"{service.current} is a {what}, and has to be a symbolic link; move it away, then run the play again"
+            )
+        if not rebuilt and not differs(wanted, release):
+            return keep(wanted)
+        try:
+            staged = stage(service, app_comparison.files(wanted))
+        except OSError as error:
+            return give_up(service, "the new settings could not be written", str(error))
+        try:
+            return activate(service, release, staged, wanted["check"] or "", wanted["releases_kept"])
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+def differs(wanted: Mapping[str, Any], release: Path) -> bool:
+    """Whether there is anything to switch, or a switch that was cut short."""
+    unlike = next(app_comparison.unlike_files(wanted), None)
+    return bool(unlike) or live(Path(wanted["home"]["path"])) != release or app_comparison.backup(wanted).exists()
+
+
+def keep(wanted: Mapping[str, Any]) -> Outcome:
+    """Mend what needs no switch: the directories, and a service that is not enabled, not running or not ready yet."""
+    changed = False
+    for path, mode in app_comparison.directories(wanted).items():
+        if app_host.differences(path, {"mode": mode}):
+            path.mkdir(exist_ok=True)
+            os.chown(path, 0, 0)
+            path.chmod(int(mode, 8))
+            changed = True
+    name, booted = wanted["name"], app_host.BOOTED.is_dir()
+    if not app_host.enabled(name):
+        app_host.run("systemctl", "enable", name)
+        changed = True
+    if not booted:
+        return Outcome(changed=changed)
+    if app_host.unit(name, "ActiveState").get("ActiveState") not in ("active", "activating", "reloading"):
+        app_host.run("systemctl", "start", "--no-block", name)
+        changed = True
+    # It may just have been started, or be connecting again to a broker that has been restarted a moment ago.
+    budget = wanted["start_seconds"]
+    reason = app_comparison.not_running(wanted, budget)
+    if not reason:
+        return Outcome(changed=changed)
+    journal = app_host.run("journalctl", "--unit", name, "--lines", JOURNAL_LINES, "--output=cat", "--no-pager")
+    return Outcome(
+        f"{name} is not ready after {budget:.0f} s: {reason}. The end of `journalctl -u {name} -e`:\n\n{journal}",
+        changed,
+    )
+
+
+def stage(service: Service, files: list[dict[str, Any]]) -> Path:
+    """Write the new files into a directory of their own, which root alone can enter; return its path."""
+    service.configuration.mkdir(exist_ok=True)
+    service.configuration.chmod(0o755)
+    staged = Path(tempfile.mkdtemp(prefix="next.", dir=service.configuration))
+    try:
+        (staged / "credentials").mkdir(mode=0o700)
+        for file in files:
+            path = staged / file["name"]
+            path.touch(mode=0o600)
+            path.write_bytes(app_host.content(file))
+            path.chmod(int(file["mode"], 8))
+    except OSError:
+        shutil.rmtree(staged)
+        raise
+    return staged
+
+
+def activate(service: Service, release: Path, staged: Path, check: str, keep_releases: int) -> Outcome:
+    """Make what is staged live, and prove it; where that fails, put back what was."""
+    if not app_host.BOOTED.is_dir():
+        # An image is being made: nothing runs that could be asked, or has to be kept running.
+        before = live(service.home)
+        place(service, staged, release)
+        app_host.run("systemctl", "enable", service.name)
+        mark_live(release, before)
+        forget(service)
+        prune(service.home, keep_releases)
+        return Outcome(changed=True)
+    failure = failed_check(service, release, staged, check) if check else ""
+    if failure:
+        return give_up(service, f"`{check}` failed on this host with the new settings", failure)
+    try:
+        save(service)
+    except OSError as error:
+        return give_up(service, "the live state could not be kept aside", str(error))
+    try:
+        place(service, staged, release)
+        restart(service)
+        mark_live(release, linked(service.backup / "current"))
+    except Exception as error:  # whatever it is, what was live is to be live again
+        journal = last_lines(service)
+        outcome = put_back(service)
+        return Outcome(
+            f"the new release or settings are not healthy: {error}\n{outcome}\nThe journal of the attempt:\n{journal}",
+            True,
+        )
+    forget(service)
+    prune(service.home, keep_releases)
+    return Outcome(changed=True)
+
+
+def give_up(service: Service, what: str, why: str) -> Outcome:
+    """Leave what is live, unless an activation that was cut short has left it unproven."""
+    if not service.backup.exists():
+        return Outcome(f"{what}; nothing that is live has changed:\n{why}")
+    return Outcome(
+        f"{what}:\n{why}\nThe activation before this one was cut short, so what was live before it is put back. "
+        f"{put_back(service)}",
+        True,
+    )
+
+
+def linked(link: Path) -> Path | None:
+    return link.readlink() if link.is_symlink() else None
+
+
+def save(service: Service) -> None:
+    """Keep the live state, unless an activation that was cut short has already kept the one before it."""
+    (service.spare / "credentials").mkdir(mode=0o700, parents=True, exist_ok=True)
+    if service.backup.exists():
+        return
+    half = service.backup.with_suffix(".half")
+    shutil.rmtree(half, ignore_errors=True)
+    try:
+        half.mkdir(mode=0o700)
+        for name, path in service.live.items():
+            if path.is_dir():
+                shutil.copytree(path, half / name)
+            elif path.exists():
+                shutil.copy2(path, half / name)
+        release = live(service.home)
+        if release:
+            (half / "current").symlink_to(release)
+        half.rename(service.backup)
+    except OSError:
+        for path in (half, service.spare):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def place(service: Service, source: Path, release: Path | None) -> None:
+    """Make what stands in `source` and `release` live, or no release; each file is replaced in one step."""
+    for name, path in service.live.items():
+        if name == "credentials" or not (source / name).exists():
+            remove(path)
+        if (source / name).exists():
+            move(source / name, path)
+    if release:
+        link = service.current.with_suffix(".new")
+        with suppress(FileNotFoundError):
+            link.unlink()
+        link.symlink_to(release)
+        link.replace(service.current)
+    else:
+        remove(service.current)
+    shutil.rmtree(source)
+    restorecon = shutil.which("restorecon")
+    if restorecon:  # for SELinux, a file that is moved keeps the type of where it came from; without SELinux, no effect
+        subprocess.run([restorecon, "-R", *(path for path in service.live.values() if path.exists())], check=False)
+
+
+def move(source: Path, target: Path) -> None:
+    """Put a file, or a directory where there is none, in the place of another, in one step."""
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # /usr may be a file system of its own.
+        copy = target.with_name(f".{target.name}.new")
+        shutil.copy2(source, copy)
+        copy.replace(target)
+
+
+def put_back(service: Service) -> str:
+    """Restore the saved state; return how that went, in a sentence."""
+    try:
+        return restore(service)
+    except Exception as fault:  # the reason for going back is still to be told
+        return f"What was live could not be put back ({fault}), and is kept in {service.backup}; mend that, run again."
+
+
+def restore(service: Service) -> str:
+    """Put the saved state back and prove it; return how that went, in a sentence.
+
+    Raises app_host.CommandError and OSError.
+    """
+    release = linked(service.backup / "current")
+    had_unit = (service.backup / "unit").exists()
+    if not had_unit:
+        app_host.run("systemctl", "disable", "--now", service.name)
+    # Linked, not moved: what is saved stays whole if this is cut short, and takes no room on a disk that may be full.
+    for path in service.spare.rglob("*"):
+        if not path.is_dir():
+            path.unlink()
+    ignored = shutil.ignore_patterns("current")
+    shutil.copytree(service.backup, service.spare, ignore=ignored, copy_function=os.link, dirs_exist_ok=True)
+    place(service, service.spare, release)
+    forget(service)
+    if not had_unit:
+        app_host.run("systemctl", "daemon-reload")
+        return "There was nothing before it to go back to; the service is removed again."
+    # What was set up by hand is proven by systemd alone: it need not answer at the URL.
+    service, what = (service, f"Release {release.name}") if release else (replace(service, ready_url=""), "The unit")
+    try:
+        restart(service)
+    except (UnhealthyError, app_host.CommandError) as error:
+        return f"{what} and its settings are back, but they are not healthy, either: {error}"
+    return f"{what} and its settings are back, and healthy."
+
+
+def forget(service: Service) -> None:
+    """Drop the saved state, and what activations that were cut short had staged."""
+    shutil.rmtree(service.backup, ignore_errors=True)
+    for path in service.configuration.glob("next.*"):
+        shutil.rmtree(path)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def main(request: Mapping[str, Any]) -> int:
+    """Switch as a request asks, with the arguments of `switch` by name; return the exit code."""
+    outcome = switch(request["wanted"], Path(request["release"]), request["rebuilt"])
+    if outcome.failure:
+        print(outcome.failure, file=sys.stderr)
+    return int(bool(outcome.failure))

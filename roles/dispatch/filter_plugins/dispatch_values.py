@@ -1,0 +1,134 @@
+"""Checks the values of Dispatch's variables on the controller, and derives what follows from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# As `_Reader.hosts` in dispatch_app/settings.py reads them: the zone of an IPv6 address follows a %.
+HOST = re.compile(r"[A-Za-z0-9._:%-]+")
+HOST_AND_PORT = re.compile(r"[^:]*:[0-9]*")
+# For AMQP_* there are variables, and STATE_DIRECTORY is systemd's.
+SETTING = re.compile(r"(?!AMQP_|STATE_DIRECTORY$)[A-Z][A-Z0-9_]*")
+HTTP = "127.0.0.1:9672"  # where the consumer answers unless DISPATCH_HTTP says otherwise
+STOP_SECONDS = 20  # what it takes to stop unless DISPATCH_STOP_SECONDS says otherwise
+
+
+def faults(values: Mapping[str, Any], inventory: str) -> list[str]:
+    """What is wrong with the values, a sentence each, which names the variable and says what to do.
+
+    `values` are by the variables' names without ``dispatch_``; one that is not set is None. `inventory` is the
+    directory of the inventory, for the remedy.
+    """
+    checks = (_host, _port, _user, _password, _names, _environment, _seconds)
+    return [fault for check in checks for fault in check(values, inventory)]
+
+
+def _host(values: Mapping[str, Any], _: str) -> list[str]:
+    host = values["amqp_host"]
+    if host is None or not all(HOST.fullmatch(one) for one in str(host).split(",")):
+        said = "not set" if host is None else f'"{host}"'
+        return [
+            f"dispatch_amqp_host is {said}. Set it in the inventory to the address or name of your RabbitMQ, for "
+            "example dispatch_amqp_host: 10.0.1.20"
+        ]
+    if any(HOST_AND_PORT.fullmatch(one) for one in str(host).split(",")):
+        return [
+            f'dispatch_amqp_host is "{host}". Set it to the address or name alone, and dispatch_amqp_port to the port.'
+        ]
+    return []
+
+
+def _port(values: Mapping[str, Any], _: str) -> list[str]:
+    port = str(values["amqp_port"])
+    if re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65535:
+        return []
+    return [
+        f"dispatch_amqp_port is {port}. Set it to a port from 1 to 65535; RabbitMQ listens on 5672 unless it was told "
+        "otherwise."
+    ]
+
+
+def _user(values: Mapping[str, Any], _: str) -> list[str]:
+    if values["amqp_user"]:
+        return []
+    return [
+        "dispatch_amqp_user is empty. Set it to the RabbitMQ user Dispatch logs in as, or leave it out for roboshop."
+    ]
+
+
+def _password(values: Mapping[str, Any], inventory: str) -> list[str]:
+    password = values["amqp_password"]
+    if password is None or password == "":
+        return [
+            f"dispatch_amqp_password is not set. Put the password of the RabbitMQ user {values['amqp_user']} into a "
+            f"vaulted file beside the inventory: ansible-vault create {inventory}/group_vars/all/vault.yml"
+        ]
+    if not isinstance(password, str):
+        return [
+            "dispatch_amqp_password is a number to YAML, which changes how it is written. Put it in quotes: "
+            'dispatch_amqp_password: "…"'
+        ]
+    return []
+
+
+def _names(values: Mapping[str, Any], _: str) -> list[str]:
+    return [
+        f"dispatch_{name} is empty. Set it, or leave it out for its default."
+        for name in ("amqp_vhost", "amqp_exchange", "amqp_queue", "amqp_routing_key")
+        if not values[name]
+    ]
+
+
+def _environment(values: Mapping[str, Any], _: str) -> list[str]:
+    environment = values["environment"]
+    if not isinstance(environment, Mapping):
+        return [
+            "dispatch_environment is not a dictionary. Set it to settings by their names, such as "
+            "{DISPATCH_RETENTION_DAYS: 90}."
+        ]
+    return [
+        f"dispatch_environment has the setting {name}. Take a name that dispatch_app/README.md gives; for AMQP_* there "
+        "are the variables dispatch_amqp_*, and STATE_DIRECTORY is systemd's."
+        for name in environment
+        if not SETTING.fullmatch(str(name))
+    ]
+
+
+def _seconds(values: Mapping[str, Any], _: str) -> list[str]:
+    if re.fullmatch(r"0*[1-9][0-9]*", str(values["drain_seconds"])):
+        return []
+    return [
+        f"dispatch_drain_seconds is {values['drain_seconds']}. Set it to the seconds that the old RabbitMQ's queue may "
+        "take to become empty."
+    ]
+
+
+def ready_url(environment: object) -> str:
+    """Where the consumer says whether it is ready, by its further settings."""
+    # An address that stands for all of the host's addresses can't be asked; the host's own is one of them.
+    return (
+        f"http://{re.sub(r'^0[.]0[.]0[.]0:', '127.0.0.1:', str(_setting(environment, 'DISPATCH_HTTP', HTTP)))}/readyz"
+    )
+
+
+def stop_seconds(environment: object) -> int:
+    """The seconds systemd gives the consumer to stop: more than it takes to finish what it has begun."""
+    given = str(_setting(environment, "DISPATCH_STOP_SECONDS", STOP_SECONDS))
+    return (int(given) if re.fullmatch(r"[0-9]+", given) else STOP_SECONDS) + 10
+
+
+def _setting(environment: object, name: str, default: object) -> object:
+    return (environment.get(name) if isinstance(environment, Mapping) else None) or default
+
+
+class FilterModule:
+    """The filters of this file, by name."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "dispatch_faults": faults,
+            "dispatch_ready_url": ready_url,
+            "dispatch_stop_seconds": stop_seconds,
+        }
