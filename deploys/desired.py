@@ -92,24 +92,27 @@ class Desired:
 
     def ssh_options(self, name: str) -> Values:
         """The options of Ansible's ssh plugin for a host. Raises DesiredError where it is not reached over SSH."""
-        plugin = self._given(name, ["ansible_connection"]).get("ansible_connection", constants.DEFAULT_TRANSPORT)
+        given = self._given(name)
+        plugin = given.get("ansible_connection", constants.DEFAULT_TRANSPORT)
         if plugin not in ("ssh", "smart", "ansible.builtin.ssh"):
             raise DesiredError(f"{name}: ansible_connection is {plugin}, but pyinfra takes ssh alone; set it to ssh.")
         ssh = connection_loader.get("ansible.builtin.ssh", PlayContext(), None)
-        ssh.set_options(var_options=self._given(name, constants.config.get_plugin_vars("connection", "ssh")))
+        ssh.set_options(var_options=given)
         return dict(ssh.get_options())
 
     def sudo_options(self, name: str) -> Values:
         """The options of Ansible's sudo plugin for a host."""
         sudo = become_loader.get("ansible.builtin.sudo")
-        sudo.set_options(var_options=self._given(name, constants.config.get_plugin_vars("become", "sudo")))
+        sudo.set_options(var_options=self._given(name))
         return dict(sudo.get_options())
 
-    def _given(self, name: str, keys: list[str]) -> Values:
+    def _given(self, name: str) -> Values:
+        """The variables of a host that plugins take their options from."""
         with _as_desired_error():
             templar = self._templar(name)
             variables = templar.available_variables
-            return {key: templar.template(variables[key]) for key in keys if key in variables}
+            keys = [key for key in variables if key.startswith("ansible_") or key == "inventory_hostname"]
+            return {key: templar.template(variables[key]) for key in keys}
 
     def _templar(self, name: str) -> Templar:
         variables = self.variables.get_vars(play=self._play, host=self._inventory.get_host(name))
