@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch_app import consumer as module
-from dispatch_app import properties
-from dispatch_app.consumer import Consumer, Prefix
+from dispatch_app.acknowledger import Prefix
+from dispatch_app.amqp import properties
+from dispatch_app.consumer import Consumer
 from dispatch_app.health import State
 from dispatch_app.ledger import Ledger, read
 from dispatch_app.orders import Order
@@ -161,7 +162,7 @@ def test_the_prefix_is_always_contiguous(order: list[int], size: int) -> None:
         part = order[start : start + size]
         done |= set(part)
         before = prefix.tag
-        assert prefix.complete(part) == (prefix.tag > before)
+        assert prefix.extend(part) == (prefix.tag > before)
         assert set(range(1, prefix.tag + 1)) <= done
         assert prefix.tag + 1 not in done
     assert prefix.tag == 29
