@@ -108,10 +108,11 @@ class Broker:
             raise LookError("this Python has no pika; run playbooks/doctor.yml, which brings it")
         import pika
 
-        from . import connection as wire
+        from . import failures as wire
+        from .amqp import connection
 
         try:
-            parameters = wire.parameters(self.settings, host)
+            parameters = connection.parameters(self.settings, host)
             parameters.socket_timeout, parameters.stack_timeout = _SECONDS, 1.5 * _SECONDS
             parameters.client_properties = {"connection_name": f"doctor@{socket.gethostname()}"}
             self._conn = pika.BlockingConnection(parameters)

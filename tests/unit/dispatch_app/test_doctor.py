@@ -152,8 +152,8 @@ def test_an_environment_file() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["doctor", "doctor_broker", "doctor_checks", "doctor_host", "standalone", "__main__", "settings", "connection",
-     "topology", "ledger"],
+    ["doctor", "doctor_broker", "doctor_checks", "doctor_host", "standalone", "__main__", "settings", "failures",
+     "topology", "ledger", "amqp/__init__", "amqp/connection"],
 )  # fmt: skip
 def test_what_runs_on_the_platform_s_python_has_the_syntax_of_3_9(module: str) -> None:
     ast.parse((PACKAGE / f"{module}.py").read_text(), feature_version=(3, 9))
