@@ -68,7 +68,7 @@ def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_comple
     lab.assert_consuming()
 
     # What had begun on the host ends by itself.
-    for lock in ("/run/dispatch-activate.lock", f"/run/lock/{release(newer)}.build"):
+    for lock in ("/run/dispatch-activate.lock", f"/run/{release(newer)}.build"):
         lab.run(DISPATCH, "flock", "--timeout=30", lock, "true")
     run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
     assert run.code == 0, run.output
@@ -98,7 +98,7 @@ def test_a_host_that_goes_away_completes_when_it_is_back(lab: TestLab, newer: Pa
     ("lock", "said"),
     [
         ("/run/dispatch-activate.lock", "another play is switching dispatch on this host"),
-        ("/run/lock/{release}.build", "another play is building /app/releases/{release}"),
+        ("/run/{release}.build", "another play is building /app/releases/{release}"),
     ],
 )
 def test_two_plays_at_once_do_not_meet(lab: TestLab, newer: Path, lock: str, said: str) -> None:

@@ -105,6 +105,11 @@ def _seconds(values: Mapping[str, Any], _: str) -> list[str]:
     ]
 
 
+def settings(further: object, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """The consumer's environment: further settings, and those that variables of their own hold."""
+    return {**(further if isinstance(further, Mapping) else {}), **fixed}
+
+
 def ready_url(environment: object) -> str:
     """Where the consumer says whether it is ready, by its further settings."""
     # An address that stands for all of the host's addresses can't be asked; the host's own is one of them.
@@ -129,6 +134,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "dispatch_faults": faults,
+            "dispatch_settings": settings,
             "dispatch_ready_url": ready_url,
             "dispatch_stop_seconds": stop_seconds,
         }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-ROLES = Path(__file__).resolve().parents[2] / "roles"
+ROLES = Path(__file__).resolve().parents[3] / "roles"
 NAMES = sorted(path.name for path in ROLES.iterdir())
 
 
@@ -24,7 +24,15 @@ def options(role: str) -> dict[str, dict[str, Any]]:
 
 
 def test_the_roles_are_the_runbook_s_steps() -> None:
-    assert NAMES == ["app_account", "app_release", "app_service", "dispatch", "python_runtime", "rabbitmq"]
+    assert NAMES == [
+        "app_account",
+        "app_release",
+        "app_runbook",
+        "app_service",
+        "dispatch",
+        "python_runtime",
+        "rabbitmq",
+    ]
 
 
 @pytest.mark.parametrize("role", NAMES)
@@ -85,6 +93,35 @@ def test_only_the_broker_s_role_may_use_community_collections(role: str) -> None
         for task in tasks(yaml.safe_load(file.read_text())):
             modules = [key for key in task if "." in key]
             assert all(module.startswith("ansible.builtin.") for module in modules), (file, modules)
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_an_internal_variable_is_read_in_its_own_role_alone(role: str) -> None:
+    others = [name for name in NAMES if name != role]
+    files = [file for folder in ("tasks", "defaults", "vars", "handlers") for file in (ROLES / role / folder).glob("*")]
+    files += [*(ROLES / role).glob("templates/*")]
+    for file in files:
+        read = set(re.findall(r"\b__([a-z_]+)", file.read_text()))
+        assert not [name for name in read if any(name.startswith(f"{other}_") for other in others)], file
+
+
+def test_no_playbook_reads_an_internal_variable_of_a_role() -> None:
+    for file in (ROLES.parent / "playbooks").glob("*.yml"):
+        read = set(re.findall(r"\b__([a-z_]+)", file.read_text()))
+        assert not [name for name in read if any(name.startswith(f"{role}_") for role in NAMES)], file
+
+
+def test_logic_stands_in_modules_and_filters_not_in_jinja() -> None:
+    files = [file for folder in ("vars", "defaults") for file in ROLES.glob(f"*/{folder}/*.yml")]
+    assert sum(file.read_text().count("{%") for file in files) <= 5
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_no_task_carries_a_program(role: str) -> None:
+    for file in (ROLES / role / "tasks").glob("*.yml"):
+        for task in tasks(yaml.safe_load(file.read_text())):
+            for module in ("ansible.builtin.command", "ansible.builtin.shell", "ansible.builtin.script"):
+                assert not re.search(r"'-c'|\blookup\(|'-s'", str(task.get(module, ""))), (file, task["name"])
 
 
 def tasks(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

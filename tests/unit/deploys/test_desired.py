@@ -1,0 +1,120 @@
+"""The second engine reads the inventory and what the role `dispatch` makes of it as Ansible does."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+
+import pytest
+
+from deploys.desired import Desired, DesiredError
+from tests.unit.deploys.conftest import PASSWORD
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"dispatch_amqp_host": None}, "dispatch_amqp_host is not set. Set it in the inventory"),
+        ({"dispatch_amqp_port": 0}, "dispatch_amqp_port is 0. Set it to a port from 1 to 65535"),
+        ({"dispatch_amqp_port": "amqp"}, "unable to convert to int"),
+        ({"dispatch_amqp_password": None}, "dispatch_amqp_password is not set. Put the password"),
+        ({"dispatch_amqp_password": ""}, "dispatch_amqp_password is not set. Put the password"),
+        ({"dispatch_amqp_password": 12345678}, "dispatch_amqp_password is a number to YAML"),
+        ({"dispatch_amqp_password": 0}, 'Put it in quotes: dispatch_amqp_password: "…"'),
+        ({"dispatch_serial": "some"}, 'dispatch_serial is "some". Set it to a list'),
+        ({"dispatch_serial": []}, "dispatch_serial is []. Set it to a list"),
+        ({"dispatch_serial": [1, "0%"]}, 'dispatch_serial is [1, "0%"]. Set it to a list'),
+        ({"dispatch_max_fail_percentage": 101}, "dispatch_max_fail_percentage is 101. Set it to a percentage"),
+        ({"dispatch_max_fail_percentage": -1}, "dispatch_max_fail_percentage is -1. Set it to a percentage"),
+        ({"dispatch_releases_kept": 0}, "dispatch_releases_kept is 0. Set it to 1"),
+        ({"dispatch_start_seconds": 0}, "dispatch_start_seconds is 0. Set it to the seconds"),
+        ({"dispatch_environment": "a=b"}, "dispatch_environment is not a dictionary"),
+        ({"dispatch_environment": {"Dispatch": 1}}, "dispatch_environment has the setting Dispatch. Take a name"),
+        ({"dispatch_environment": {"AMQP_PASS": "x"}}, "dispatch_environment has the setting AMQP_PASS. Take a name"),
+        ({"dispatch_environment": {"STATE_DIRECTORY": "/x"}}, "has the setting STATE_DIRECTORY. Take a name"),
+        ({"dispatch_environment": {"DISPATCH_HOOK": "a\nb"}}, "dispatch_environment.DISPATCH_HOOK has a line break"),
+        ({"dispatch_artifact": "/nowhere.zip"}, "dispatch_artifact is /nowhere.zip, and there is no such file"),
+        ({"dispatch_artifact": __file__}, "not a readable zip file (zipfile.BadZipFile: File is not a zip file)"),
+        ({"dispatch_artifact_sha256": "0" * 64}, f"but dispatch_artifact_sha256 says {'0' * 64}"),
+        ({"dispatch_artifact": "http://h/x.zip"}, "required where dispatch_artifact is a URL"),
+        ({"python_runtime_systems": "debian"}, "python_runtime_systems is not a dictionary"),
+        ({"dispatch_limits": {"MemoryMax": "1G\nUser=root"}}, "dispatch_limits.MemoryMax has a line break"),
+        ({"dispatch_unit_overrides": {"no such": 1}}, 'dispatch_unit_overrides has the directive "no such"'),
+    ],
+)
+def test_bad_values_are_refused_in_the_role_s_words(
+    desired: Callable[..., Desired], variables: dict[str, object], said: str
+) -> None:
+    with pytest.raises(DesiredError) as refused:
+        desired(**variables).wanted("h1", {})
+    assert said in " ".join(str(refused.value).split())
+    assert PASSWORD not in str(refused.value)
+
+
+def test_all_that_is_wrong_is_said_at_once(desired: Callable[..., Desired]) -> None:
+    with pytest.raises(DesiredError) as refused:
+        desired(dispatch_amqp_host=None, dispatch_amqp_port=0, dispatch_serial=[]).wanted("h1", {})
+    for name in ("dispatch_amqp_host", "dispatch_amqp_port", "dispatch_serial"):
+        assert f"{name} is" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "stop"),
+    [
+        ({}, "http://127.0.0.1:9672/readyz", 30),
+        ({"DISPATCH_HTTP": "0.0.0.0:80", "DISPATCH_STOP_SECONDS": 5}, "http://127.0.0.1:80/readyz", 15),
+        ({"DISPATCH_HTTP": "10.0.0.1:80", "DISPATCH_STOP_SECONDS": "60"}, "http://10.0.0.1:80/readyz", 70),
+    ],
+)
+def test_the_consumer_s_further_settings_reach_it_and_its_unit(
+    desired: Callable[..., Desired], given: dict[str, object], url: str, stop: int
+) -> None:
+    host = desired(dispatch_environment={**given, "DISPATCH_RETENTION_DAYS": 90}).wanted("h1", {})["host"]
+    environment = host["files"]["environment"]["content"].splitlines()
+    assert 'DISPATCH_RETENTION_DAYS="90"' in environment
+    assert {f'{name}="{value}"' for name, value in given.items()} <= set(environment)
+    assert 'AMQP_HOST="rabbit"' in environment
+    assert f"TimeoutStopSec={stop}\n" in host["files"]["unit"]["content"]
+    assert host["ready_url"] == url
+
+
+def test_a_limit_leaves_the_others_in_force(desired: Callable[..., Desired]) -> None:
+    host = desired(dispatch_limits={"CPUQuota": "50%", "TasksMax": 8}).wanted("h1", {})["host"]
+    unit = host["files"]["unit"]["content"].splitlines()
+    assert {"CPUQuota=50%", "TasksMax=8", "MemoryMax=512M"} <= set(unit)
+    assert "TasksMax=64" not in unit
+
+
+@pytest.mark.parametrize(
+    ("serial", "batches"), [(10, ["10"]), ("30%", ["30%"]), ([1, "100%"], ["1", "100%"]), ("5", ["5"])]
+)
+def test_a_roll_out_in_one_value_is_one_batch_after_another(
+    desired: Callable[..., Desired], serial: object, batches: list[str]
+) -> None:
+    assert desired(dispatch_serial=serial).wanted("h1", {})["rollout"]["serial"] == batches
+
+
+def test_what_the_command_line_gives_outranks_the_inventory(desired: Callable[..., Desired]) -> None:
+    host = desired().wanted("h1", {"dispatch_amqp_host": "other"})["host"]
+    assert 'AMQP_HOST="other"' in host["files"]["environment"]["content"]
+
+
+def test_a_secret_is_nowhere_but_among_the_credentials(desired: Callable[..., Desired]) -> None:
+    host = desired().wanted("h1", {})["host"]
+    assert base64.b64decode(host["credentials"].pop("amqp_password")).decode() == PASSWORD
+    assert PASSWORD not in json.dumps(host)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_it_drains_only_where_that_is_asked(desired: Callable[..., Desired], asked: bool) -> None:
+    drain = desired(dispatch_drain_old_broker=asked).wanted("h1", {})["host"]["drain"]
+    assert bool(drain) is asked
+    if asked:
+        assert drain["settings"] == ["AMQP_HOST", "AMQP_PORT", "AMQP_VHOST", "AMQP_QUEUE"]
+        assert [str(word) for word in drain["command"]] == ["drain", "--timeout", "300"]
+
+
+def test_a_host_that_is_not_reached_over_ssh_is_refused(desired: Callable[..., Desired]) -> None:
+    with pytest.raises(DesiredError, match=r"h1: ansible_connection is local, .* set it to ssh"):
+        desired(ansible_connection="local").ssh_options("h1")

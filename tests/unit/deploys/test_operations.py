@@ -1,0 +1,89 @@
+"""The second engine's operations yield commands only where a host differs, and secrets on standard input alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from deploys import operations, programs
+
+SECRET = "not-to-be-seen"  # noqa: S105 - that of no service
+
+ACCOUNT = {"name": "roboshop", "comment": "RoboShop services", "shell": "/usr/sbin/nologin"}
+ENTRY = {key: ACCOUNT[key] for key in ("comment", "shell")}
+
+
+@pytest.mark.parametrize(
+    ("found", "commands"),
+    [
+        (
+            None,
+            [
+                "useradd --system --no-create-home --comment 'RoboShop services' --home-dir /app "
+                "--shell /usr/sbin/nologin roboshop"
+            ],
+        ),
+        ({**ENTRY, "locked": True}, []),
+        ({**ENTRY, "locked": False}, ["usermod --lock roboshop"]),
+        ({**ENTRY, "shell": "/bin/sh", "locked": True}, ["usermod --shell /usr/sbin/nologin roboshop"]),
+    ],
+)
+def test_an_account_is_changed_in_what_differs(found: dict[str, Any] | None, commands: list[str]) -> None:
+    assert [command.get_raw_value() for command in operations.account._inner(ACCOUNT, found, "/app")] == commands
+
+
+def test_a_directory_is_labelled_where_selinux_says_so() -> None:
+    wanted = {"path": "/app", "owner": "root", "group": "root", "mode": "0755", "setype": "usr_t"}
+    label = "[ ! -e /sys/fs/selinux/enforce ] || chcon --type usr_t /app"
+    created = [command.get_raw_value() for command in operations.directory._inner(wanted, ["missing"])]
+    assert created == ["install --directory --owner root --group root --mode 0755 /app", label]
+    assert [command.get_raw_value() for command in operations.directory._inner(wanted, ["setype"])][-1] == label
+    assert len(list(operations.directory._inner(wanted, ["mode"]))) == 1
+    assert not list(operations.directory._inner(wanted, []))
+
+
+@pytest.mark.parametrize("manager", ["apt", "dnf"])
+def test_packages_are_installed_where_they_are_missing(manager: str) -> None:
+    (command,) = operations.packages._inner(manager, ["one", "two words"])
+    assert "one 'two words'" in command.get_raw_value()
+    assert not list(operations.packages._inner(manager, []))
+
+
+def test_secrets_travel_on_standard_input_alone() -> None:
+    (switch,) = operations.role_program._inner("app_switching", {"credentials": SECRET})
+    assert SECRET not in switch.get_raw_value()
+    stdin = switch.connector_arguments["_stdin"]
+    assert SECRET in json.loads(stdin)["request"]["credentials"]
+    assert SECRET not in f"{stdin} {stdin!r} {[stdin]}"
+
+
+def test_a_program_brings_the_modules_it_is_made_of() -> None:
+    names = [name for name, _ in programs.modules("app_switching")]
+    assert names[-1] == "app_switching"
+    for name, text in programs.modules("app_switching"):
+        for other in names[names.index(name) + 1 :]:
+            assert f"ansible.module_utils.{other} import" not in text
+    assert {"app_releases", "app_host", "app_comparison", "app_proof"} <= set(names)
+
+
+@pytest.mark.parametrize("program", ["app_survey", "app_build", "app_switching"])
+def test_a_program_runs_without_ansible(program: str) -> None:
+    request = json.dumps({"modules": programs.modules(program), "request": {}})
+    done = subprocess.run([sys.executable, *programs.COMMAND[1:]], input=request, capture_output=True, text=True)
+    # Nothing is missing but what the request should have said.
+    assert "KeyError" in done.stderr, done.stderr
+
+
+def test_a_program_s_exit_code_is_the_command_s() -> None:
+    modules = [
+        ("one", "VALUE = 3\n"),
+        ("two", "from ansible.module_utils.one import VALUE\ndef main(x): return VALUE + x\n"),
+    ]
+    done = subprocess.run(
+        [sys.executable, *programs.COMMAND[1:]], input=json.dumps({"modules": modules, "request": 4}), text=True
+    )
+    assert done.returncode == 7

@@ -1,0 +1,138 @@
+"""What a host is asked: in what it differs, for every step of the runbook."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import app_wanted
+import pytest
+from ansible.module_utils import app_comparison, app_host, app_survey
+from ansible.module_utils.app_releases import COMPLETE, digest, directory
+from ansible.module_utils.runtime_systems import Runtime
+
+SHA256 = "ab" * 32
+INTERPRETER = "/usr/bin/python3.11"
+ENTRY = {"comment": "RoboShop services", "shell": "/usr/sbin/nologin", "locked": True}
+
+
+class Host:
+    """A host in a directory that is as wanted, and what is wanted of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.wanted = self.asked()
+        home = Path(self.wanted["home"]["path"])
+        self.release = directory(home, SHA256, INTERPRETER)
+        self.release.mkdir(parents=True)
+        (self.release / "code.py").touch()
+        (self.release / COMPLETE).write_text(f"{SHA256}\n{digest(self.release)}\n")
+        (home / "current").symlink_to(self.release)
+        for path, mode in app_comparison.directories(self.wanted).items():
+            path.mkdir()
+            path.chmod(int(mode, 8))
+        for file in app_comparison.files(self.wanted):
+            path = Path(file["path"])
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(app_host.content(file))
+            path.chmod(int(file["mode"], 8))
+
+    def asked(self, drain: bool = False, **environment: object) -> dict[str, Any]:
+        """What is wanted, with these settings, of the host in this directory."""
+        definition = {
+            "name": "dispatch",
+            "description": "x",
+            "artifact": {"faults": [], "value": "x", "url": False, "source": "/x", "sha256": SHA256},
+            "command": "run",
+            "cli": "cli",
+            "home": "/app",
+            "environment": {"AMQP_HOST": "rabbit", "AMQP_PORT": 5672, "AMQP_VHOST": 'a"\\b', **environment},
+            "credentials": {"amqp_password": "secret"},
+            "drain": {"settings": ["AMQP_HOST", "AMQP_PORT", "AMQP_VHOST"], "command": ["drain"]} if drain else None,
+        }
+        wanted: dict[str, Any] = app_wanted.wanted(definition)["host"]
+        wanted["home"]["path"] = f"{self.root}/app"
+        wanted["configuration"] = f"{self.root}/etc"
+        for name, file in wanted["files"].items():
+            file["path"] = f"{self.root}/{'etc' if name == 'environment' else 'live'}/{name}"
+        return wanted
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(app_survey, "this_system", lambda _: Runtime(INTERPRETER, ["python3.11-venv"], "apt"))
+    monkeypatch.setattr(app_host, "missing_packages", lambda _: [])
+    monkeypatch.setattr(app_host, "account", lambda _: ENTRY)
+    monkeypatch.setattr(app_host, "unit", lambda *_: {"UnitFileState": "enabled", "ActiveState": "active"})
+    monkeypatch.setattr(app_host, "BOOTED", tmp_path)
+    return Host(tmp_path)
+
+
+def test_a_host_that_is_as_wanted_is_settled(host: Host) -> None:
+    found = app_survey.compare(host.wanted)
+    assert (found["settled"], found["changes"], found["serving"]) == (True, [], True)
+    assert found["live"] == found["release"] == str(host.release)
+
+
+@pytest.mark.parametrize(
+    ("drift", "step", "said"),
+    [
+        (lambda host, _: (host.root / "live/unit").write_text("x"), "service", "unit: content"),
+        (lambda host, _: (host.root / "etc/environment").unlink(), "service", "environment: missing"),
+        (lambda host, _: (host.root / "etc/credentials").chmod(0o755), "service", "credentials: mode"),
+        (lambda host, _: (host.root / "etc/previous").mkdir(), "service", "a switch was cut short"),
+        (lambda host, _: (host.root / "app").chmod(0o777), "account", "app: mode"),
+        (lambda host, _: (host.release / "code.py").write_text("x"), "release", "damaged"),
+        (lambda _, patch: patch.setattr(app_host, "account", lambda _: None), "account", "user roboshop: missing"),
+        (
+            lambda _, patch: patch.setattr(app_host, "account", lambda _: {**ENTRY, "locked": False}),
+            "account",
+            "user roboshop: differs",
+        ),
+        (
+            lambda _, patch: patch.setattr(app_host, "missing_packages", list),
+            "runtime",
+            "package python3.11-venv: missing",
+        ),
+        (lambda _, patch: patch.setattr(app_host, "not_ready", lambda _: "503"), "service", "the service: 503"),
+    ],
+)
+def test_what_has_drifted_is_named_and_its_step_has_something_to_do(
+    host: Host, monkeypatch: pytest.MonkeyPatch, drift: Any, step: str, said: str
+) -> None:
+    drift(host, monkeypatch)
+    found = app_survey.compare(host.wanted)
+    assert not found["settled"]
+    assert found["steps"][step]
+    assert any(said in change for change in found["changes"]), found["changes"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "now", "drains"),
+    [
+        (True, {}, False),
+        (True, {"AMQP_USER": "other", "AMQP_EXCHANGE": "roboshop"}, False),
+        (True, {"AMQP_HOST": "other"}, True),
+        (True, {"AMQP_PORT": 5673}, True),
+        (True, {"AMQP_VHOST": "other"}, True),
+        (False, {"AMQP_HOST": "other"}, False),
+    ],
+)
+def test_only_another_source_of_orders_is_drained(
+    host: Host, asked: bool, now: dict[str, object], drains: bool
+) -> None:
+    assert app_survey.compare(host.asked(drain=asked, **now))["steps"]["drain"] is drains
+
+
+def test_nothing_is_drained_where_nothing_is_live(host: Host) -> None:
+    (host.root / "etc/environment").unlink()
+    assert app_survey.compare(host.asked(drain=True, AMQP_HOST="other"))["steps"]["drain"] is False
+
+
+def test_a_secret_is_in_no_answer(host: Host) -> None:
+    wanted = host.asked()
+    wanted["credentials"]["amqp_password"] = base64.b64encode(b"another word").decode()
+    answer = repr(app_survey.compare(wanted)) + repr(app_comparison.diff(wanted, host.release))
+    assert "credentials/amqp_password: content" in answer
+    assert "another word" not in answer
