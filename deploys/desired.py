@@ -55,20 +55,20 @@ class Desired:
     """
 
     def __init__(self, sources: list[str] | None = None) -> None:
-        self._loader = DataLoader()
+        self.loader = DataLoader()
         # Relative paths mean the same as in a play.
-        self._loader.set_basedir(str(ROOT / "playbooks"))
+        self.loader.set_basedir(str(ROOT / "playbooks"))
         with _as_desired_error():
-            self._loader.set_vault_secrets(_vault_secrets())
-            self._inventory = InventoryManager(loader=self._loader, sources=sources or constants.DEFAULT_HOST_LIST)
-            self.variables = VariableManager(loader=self._loader, inventory=self._inventory)
+            self.loader.set_vault_secrets(_vault_secrets())
+            self.inventory = InventoryManager(loader=self.loader, sources=sources or constants.DEFAULT_HOST_LIST)
+            self.variables = VariableManager(loader=self.loader, inventory=self.inventory)
             play = {"hosts": GROUP, "roles": [GROUP], "gather_facts": False}
-            self._play = Play.load(play, variable_manager=self.variables, loader=self._loader)
+            self.play = Play.load(play, variable_manager=self.variables, loader=self.loader)
 
     @property
     def groups(self) -> dict[str, list[str]]:
         """The names of the hosts, by group."""
-        return {name: list(hosts) for name, hosts in self._inventory.get_groups_dict().items()}
+        return {name: list(hosts) for name, hosts in self.inventory.get_groups_dict().items()}
 
     def wanted(self, name: str, extra: Mapping[str, object]) -> Values:
         """The document of what is wanted of a host; `extra` outranks all that stands in the inventory.
@@ -77,7 +77,7 @@ class Desired:
         """
         self.variables.extra_vars.update(extra)
         with _as_desired_error():
-            templar = self._templar(name)
+            templar = self.templar(name)
             variables = templar.available_variables
             options = _options()
             values = {option: templar.template(variables[option]) for option in options if option in variables}
@@ -92,7 +92,7 @@ class Desired:
 
     def ssh_options(self, name: str) -> Values:
         """The options of Ansible's ssh plugin for a host. Raises DesiredError where it is not reached over SSH."""
-        given = self._given(name)
+        given = self.plugin_variables(name)
         plugin = given.get("ansible_connection", constants.DEFAULT_TRANSPORT)
         if plugin not in ("ssh", "smart", "ansible.builtin.ssh"):
             raise DesiredError(f"{name}: ansible_connection is {plugin}, but pyinfra takes ssh alone; set it to ssh.")
@@ -103,20 +103,21 @@ class Desired:
     def sudo_options(self, name: str) -> Values:
         """The options of Ansible's sudo plugin for a host."""
         sudo = become_loader.get("ansible.builtin.sudo")
-        sudo.set_options(var_options=self._given(name))
+        sudo.set_options(var_options=self.plugin_variables(name))
         return dict(sudo.get_options())
 
-    def _given(self, name: str) -> Values:
+    def plugin_variables(self, name: str) -> Values:
         """The variables of a host that plugins take their options from."""
         with _as_desired_error():
-            templar = self._templar(name)
+            templar = self.templar(name)
             variables = templar.available_variables
             keys = [key for key in variables if key.startswith("ansible_") or key == "inventory_hostname"]
             return {key: templar.template(variables[key]) for key in keys}
 
-    def _templar(self, name: str) -> Templar:
-        variables = self.variables.get_vars(play=self._play, host=self._inventory.get_host(name))
-        return Templar(loader=self._loader, variables={**variables, "role_path": str(ROLE)})
+    def templar(self, name: str) -> Templar:
+        """What resolves the variables of a host, as the role `dispatch` sees them."""
+        variables = self.variables.get_vars(play=self.play, host=self.inventory.get_host(name))
+        return Templar(loader=self.loader, variables={**variables, "role_path": str(ROLE)})
 
 
 @functools.cache
