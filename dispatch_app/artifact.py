@@ -55,7 +55,8 @@ def build(files: dict[str, bytes]) -> bytes:
 
 def contents(package: Path, pinned: dict[str, list[Path]]) -> dict[str, bytes]:
     """Return what belongs in the artifact, path to content; `pinned` are the wheels by their directory in it."""
-    files = {f"dispatch_app/{file.name}": file for file in package.glob("*.py") if file.name != "artifact.py"}
+    sources = (file for file in package.rglob("*.py") if file != package / "artifact.py")
+    files = {f"dispatch_app/{file.relative_to(package)}": file for file in sources}
     files["__main__.py"] = package / "standalone.py"
     files["requirements.txt"] = package / "requirements.txt"
     files.update((f"{directory}/{wheel.name}", wheel) for directory, some in pinned.items() for wheel in some)
