@@ -54,6 +54,7 @@ def run(
             with contextlib.suppress(BrokenPipeError), stdin:
                 stdin.write(text)
             output = _read(stdout, deadline)
+            stdout.close()  # a command that prints on ends of it
             code = process.wait(max(0.0, deadline - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired):
             return Done(None, f"{command[0]} does not end within {seconds:g} s")

@@ -22,7 +22,7 @@ _STATES = {
     WARNING: ("warning", "!", "warning"),
     ERROR: ("FAULT", "✕", "fault"),
     UNKNOWN: ("?", "?", "not known"),
-    SKIPPED: ("-", "–", "hidden by another fault"),
+    SKIPPED: ("-", "\N{EN DASH}", "hidden by another fault"),
 }
 # The part of the page's picture that a finding belongs to, by its id or else by its area.
 _PARTS = {
@@ -79,7 +79,7 @@ def text(report: Mapping[str, Any]) -> str:
 
 def command(fix: Mapping[str, str], host: str) -> str:
     """Return the command of a fix, for this host."""
-    return fix["command"].replace("{host}", shlex.quote(host)) if fix["where"] == CONTROLLER else fix["command"]
+    return fix["command"].replace("{host}", shlex.quote(host))
 
 
 def fleet_text(fleet: Mapping[str, Any], page: str) -> list[str]:
@@ -227,7 +227,7 @@ def _row(host: str, report: Mapping[str, Any]) -> dict[str, Any]:
     for area in AREAS if "unexamined" not in report else ():
         _, sign, said = _STATES[report["areas"][area]]
         cells.append({"area": area, "state": report["areas"][area], "sign": sign, "said": said})
-    return {"host": printable(host), "cells": cells, "release": printable(report["release"] or "–")}
+    return {"host": printable(host), "cells": cells, "release": printable(report["release"] or "\N{EN DASH}")}
 
 
 def _card(finding: Mapping[str, Any], who: str, hosts: Iterable[str] = ()) -> dict[str, str]:

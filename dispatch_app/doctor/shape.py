@@ -20,7 +20,7 @@ _SHAPE: dict[str, Any] = {
         }
     ],
     "checks": [{"id": str, "area": str, "title": str, "state": {OK, FOUND, SKIPPED, UNKNOWN}, "because": str}],
-    "areas": dict.fromkeys(AREAS, {OK, ERROR, WARNING, SKIPPED, UNKNOWN}),
+    "areas": {area: {OK, ERROR, WARNING, SKIPPED, UNKNOWN} for area in AREAS},
     "flow": {},
 }  # fmt: skip
 # These are there as far as they are known.

@@ -26,7 +26,8 @@ def state_read_only(case: Case) -> Finding | None:
     if case.host.may("-w", state):
         return None
     name, where = case.host.directive("User") or "root", quoted(state)
-    return Finding(f"{state} is {mode_of(state)} of uid {state.stat().st_uid}", f"User {name} may not write the ledger.",
+    seen = f"{state} is {mode_of(state)} of uid {state.stat().st_uid}"
+    return Finding(seen, f"User {name} may not write the ledger.",
                    f"chown -R {shlex.quote(name)}: {where} && chmod 0700 {where} && {RESTART}")  # fmt: skip
 
 

@@ -59,8 +59,8 @@ def queue_unbound(case: Case) -> Finding | None:
 
 # What can keep the service from running.
 DECLARED = (
-    Check("declared-otherwise", "queues", ERROR, "the queues are declared as everywhere", declared_otherwise, needs.LOGIN,
-          about=BROKER),
+    Check("declared-otherwise", "queues", ERROR, "the queues are declared as everywhere", declared_otherwise,
+          needs.LOGIN, about=BROKER),
 )  # fmt: skip
 # What a service that runs has declared.
 PRESENT = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import stat
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def runtime_missing(case: Case) -> Finding | None:
     if not re.fullmatch(r"python3\.\d+", path.name):  # a package of any other name is no distribution's Python
         return rebuild(case, seen, cause)
     install = f"dnf reinstall -y {path.name}"
-    if case.host.package_manager == "apt-get":
+    if not shutil.which("dnf"):
         install = f"apt-get update && apt-get install --reinstall -y {path.name}-minimal"
     return Finding(seen, cause, f"{install} && {RESTART}")
 

@@ -74,7 +74,7 @@ def _read(result: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
     line = next((line for line in reversed(stdout.splitlines()) if line.startswith('{"host"')), "")
     try:
         report = json.loads(line) if line else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return None, f"its report can't be read: {error}"
     if report is not None:
         wrong = problem(report)
@@ -122,10 +122,10 @@ def _of_all(names: list[str], hosts: Mapping[str, dict[str, Any]]) -> list[dict[
                 key = (finding["id"], finding["severity"], finding["cause"], fix["where"], fix["command"])
                 found.setdefault(key, {})[host] = finding
     agreed = []
-    for key, same in found.items():
+    for (name, *_), same in found.items():
         looked = {
             host for host in names for check in hosts[host]["checks"]
-            if check["id"] == key[0] and check["state"] in (OK, FOUND)
+            if check["id"] == name and check["state"] in (OK, FOUND)
         }  # fmt: skip
         if looked <= same.keys():
             agreed.append(same)
