@@ -29,7 +29,7 @@ $(READY): requirements-dev.txt
 .PHONY: venv
 venv: $(READY) ## Make or refresh the venv
 
-dist/dispatch.zip: $(READY) $(shell find dispatch_app -name "*.py") $(wildcard dispatch_app/*.txt)
+dist/dispatch.zip: $(READY) $(shell find dispatch_app -name '*.py' -o -name '*.txt')
 	python -m dispatch_app.artifact $@
 
 .PHONY: artifact

@@ -16,6 +16,8 @@ from . import __version__
 from . import settings as configuration
 
 EX_DATAERR, EX_UNAVAILABLE, EX_IOERR, EX_CONFIG = 65, 69, 74, 78  # sysexits(3)
+# No restart mends a damaged ledger or bad settings: the role has systemd leave the service stopped after these.
+FATAL = (EX_DATAERR, EX_CONFIG)
 
 
 def run(_: argparse.Namespace) -> int:
@@ -25,11 +27,11 @@ def run(_: argparse.Namespace) -> int:
     settings, path = configuration.load(os.environ), configuration.ledger_path(os.environ)
     hook = service.load_hook(settings.hook)
     logs.setup()
-    # A large ledger takes its time; EXTEND_TIMEOUT_USEC= allows ten minutes (sd_notify(3)).
+    # Checking a large ledger takes a while; EXTEND_TIMEOUT_USEC= allows ten minutes (sd_notify(3)).
     systemd.Notifier().send("STATUS=checking the ledger", "EXTEND_TIMEOUT_USEC=600000000")
     code = service.Service(settings, ledger.Ledger(path), hook).run()
     logging.shutdown()
-    # A name being looked up holds a thread that the interpreter would wait for, however long that takes.
+    # The interpreter would wait for a thread that is still looking up a host name, however long that takes.
     os._exit(code)
 
 
@@ -48,7 +50,7 @@ def check(_: argparse.Namespace) -> int:
             failures.append(failure)
         else:
             print(f"ok: {settings.url(host)} can be reached, and {settings.queue} consumed.")
-    # The hosts stand for one broker: one that works is enough to run.
+    # All hosts belong to one broker, so one that works is enough to run.
     return failures[0].code if len(failures) == len(settings.hosts) else 0
 
 
@@ -63,7 +65,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def drain(args: argparse.Namespace) -> int:
-    """Wait until no order is left on the broker, before this host is pointed at another."""
+    """Wait until no order is left on the broker, before this host is pointed at another one."""
     from .drain import drain
 
     settings = configuration.load(os.environ)
@@ -76,7 +78,7 @@ def drain(args: argparse.Namespace) -> int:
 
 
 def publish(args: argparse.Namespace) -> int:
-    """Publish orders as payment does, and say how many no queue took."""
+    """Publish orders as payment does, and report how many no queue has taken."""
     from .publish import bodies, publish
 
     settings = configuration.load(os.environ)
@@ -85,7 +87,7 @@ def publish(args: argparse.Namespace) -> int:
     )
     print(f"{taken} orders published to {settings.exchange} with key {settings.routing_key}")
     if returned:
-        print(f"{returned} orders came back: no queue is bound there; start dispatch first", file=sys.stderr)
+        print(f"{returned} orders came back, because no queue is bound there; start dispatch first", file=sys.stderr)
     return 1 if returned else 0
 
 
@@ -107,12 +109,12 @@ def orders(args: argparse.Namespace) -> int:
 
 def dead(args: argparse.Namespace) -> int:
     """List, show, replay or purge dead letters."""
-    from .dead import DeadLetters
+    from .deadletters import DeadLetters
 
     settings = configuration.load(os.environ)
 
     def work(parameters: Any) -> int:
-        box, found = DeadLetters(settings, parameters), 0
+        box, count = DeadLetters(settings, parameters), 0
         try:
             letters = box.letters(args.id, args.reason)
             if args.action == "list":
@@ -120,15 +122,15 @@ def dead(args: argparse.Namespace) -> int:
                 _show((letter.summary() for letter in letters), columns, args.json)
                 return 0
             for letter in letters:
-                found += 1
+                count += 1
                 if args.action == "show":
                     print(json.dumps(letter.details(), indent=2, default=repr))
                 elif not args.dry_run:
                     (box.replay if args.action == "replay" else box.drop)(letter)
             if args.action != "show":
                 done = {"replay": "replayed", "purge": "purged"}[args.action]
-                print(f"{found} dead letters {'would be ' if args.dry_run else ''}{done}")
-            return 1 if args.id and not found else 0
+                print(f"{count} dead letters {'would be ' if args.dry_run else ''}{done}")
+            return 1 if args.id and not count else 0
         finally:
             box.close()
 
@@ -145,10 +147,11 @@ def backup(args: argparse.Namespace) -> int:
 
 
 def _connected(settings: configuration.Settings, work: Callable[[Any], Any]) -> Any:
-    """Call `work` with the parameters of each host in turn, until one can be reached."""
+    """Call `work` with the parameters of one host after another, until one can be reached."""
     from pika.exceptions import AMQPChannelError
 
-    from .connection import ERRORS, explain, parameters
+    from .amqp.connection import parameters
+    from .failures import ERRORS, explain
 
     for host in settings.hosts:
         try:
@@ -156,7 +159,7 @@ def _connected(settings: configuration.Settings, work: Callable[[Any], Any]) -> 
         except ERRORS as error:
             print(f"failed: {explain(error, settings, host)}.", file=sys.stderr)
             if isinstance(error, AMQPChannelError):
-                break  # the broker was reached, and said no
+                break  # the broker can be reached, and has refused
     raise SystemExit(EX_UNAVAILABLE)
 
 
@@ -172,7 +175,7 @@ def _show(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], as_json: boo
 
 
 def _moment(text: str) -> int:
-    """Return milliseconds since 1970 for ISO 8601 text, UTC unless it says otherwise. Raises ValueError."""
+    """Return ISO 8601 text as milliseconds since 1970; it is UTC unless it says otherwise. Raises ValueError."""
     moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() * 1000)
 
@@ -191,7 +194,7 @@ def _seconds(text: str) -> float:
     return value
 
 
-# What argparse calls them when it refuses a value.
+# argparse names these types when it refuses a value.
 _moment.__name__, _number.__name__, _seconds.__name__ = "time", "number above 0", "number of seconds"
 
 
@@ -199,8 +202,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dispatch",
         description="Take paid orders from RabbitMQ and record each exactly once.",
-        epilog="Settings are environment variables: AMQP_HOST, AMQP_USER, AMQP_PASS and more; those of a provisioned "
-        "host stand in /etc/dispatch/environment.",
+        epilog="Settings are environment variables: AMQP_HOST, AMQP_USER, AMQP_PASS and more; on a provisioned "
+        "host they are in /etc/dispatch/environment.",
     )
     parser.add_argument("--version", action="version", version=f"dispatch {__version__}")
     as_json: dict[str, Any] = {"action": "store_true", "help": "print one JSON object per line"}
@@ -220,34 +223,34 @@ def _parser() -> argparse.ArgumentParser:
     command("check", "Try settings, network, login, permissions and topology; change nothing.", check)
     sub = command("doctor", "Tell what is wrong with Dispatch on this host and what mends it; change nothing.", doctor)
     sub.add_argument("--json", action="store_true", help="print the report as one JSON object")
-    sub = command("drain", "Wait until no order is left on the broker, to point at another.", drain)
+    sub = command("drain", "Wait until no order is left on the broker, before pointing Dispatch at another one.", drain)
     sub.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up after this time, with exit code 1")
-    sub = command("publish", "Publish orders as payment does, and say how many no queue took.", publish)
+    sub = command("publish", "Publish orders as payment does, and report how many no queue has taken.", publish)
     sub.add_argument("--count", type=_number, default=1, metavar="N", help="sample orders to publish (1)")
-    sub.add_argument("--interval", type=_seconds, default=0.0, metavar="SECONDS", help="time in between (0)")
-    sub.add_argument("--file", help="publish each line of FILE as it is instead; - is standard input")
+    sub.add_argument("--interval", type=_seconds, default=0.0, metavar="SECONDS", help="time between two orders (0)")
+    sub.add_argument("--file", help="instead publish each line of FILE unchanged; - is standard input")
     sub = command("orders", "List dispatched orders, the newest first.", orders)
     sub.add_argument("--limit", type=_number, default=20, metavar="N", help="at most N orders (20)")
-    sub.add_argument("--since", type=_moment, metavar="TIME", help="from TIME on, as in 2026-11-20T10:00:00Z")
+    sub.add_argument("--since", type=_moment, metavar="TIME", help="from TIME on, such as 2026-11-20T10:00:00Z")
     sub.add_argument("--id", help="the order with this id")
     sub.add_argument("--user", help="orders of this user")
     sub.add_argument("--json", **as_json)
     action = group(command("dead", "List, show, replay or purge dead letters."), "action")
     for name, text in (
-        ("list", "List dead letters and why they are there."),
+        ("list", "List dead letters and why they failed."),
         ("show", "Show dead letters with their properties and bodies."),
         ("replay", "Put dead letters back into the order queue."),
-        ("purge", "Drop dead letters for good."),
+        ("purge", "Remove dead letters for good."),
     ):
         sub = action(name, text, dead)
         which = sub.add_mutually_exclusive_group(required=name != "list")
-        which.add_argument("--id", help="the one with this id, or those of this order id")
-        which.add_argument("--reason", help="those with this reason")
+        which.add_argument("--id", help="the one with this id, or those of the order with this id")
+        which.add_argument("--reason", help="those that failed for this reason")
         which.add_argument("--all", action="store_true", help="all of them")
         if name == "list":
             sub.add_argument("--json", **as_json)
         elif name != "show":
-            sub.add_argument("--dry-run", action="store_true", help="only count them")
+            sub.add_argument("--dry-run", action="store_true", help="count them, and change nothing")
     action = group(command("ledger", "Work on the ledger."), "action")
     sub = action("backup", "Copy the ledger to a new file while it is in use.", backup)
     sub.add_argument("file", type=Path, metavar="FILE", help="the file to create")
@@ -267,10 +270,10 @@ def main(argv: list[str] | None = None) -> int:
     except LedgerError as error:
         print(f"failed: {error}.", file=sys.stderr)
         return EX_DATAERR if error.damaged else EX_IOERR
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # of a file named on the command line
+    except OSError as error:  # about a file named on the command line
         print(f"failed: {error}.", file=sys.stderr)
         return EX_IOERR
 

@@ -1,9 +1,9 @@
 """Build the artifact: `python -m dispatch_app.artifact dist/dispatch.zip`.
 
-A zip with `dispatch_app/`, its hash-pinned `requirements.txt`, the wheels those name and, in
-`installer/`, pip's own, so that a host without a package index and without pip can build its
-venv. The same sources give the same bytes: entries are sorted and stored, times and modes are
-fixed.
+The artifact is a zip with `dispatch_app/`, its hash-pinned `requirements.txt`, the wheels that this
+names and, in `installer/`, the wheel of pip, so that a host without a package index and without pip can build
+its venv. The same sources give the same bytes: entries are sorted and not compressed, and their
+times and modes are fixed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")  # those that supported distributions run the service with
 _PACKAGE = Path(__file__).parent
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment a zip entry can have
 
@@ -25,8 +25,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment a zip entry can have
 def wheels(requirements: Path, directory: Path) -> list[Path]:
     """Download the pinned wheels for every supported Python; return them sorted.
 
-    Only py3-none-any wheels are asked for, so each fits every architecture. Raises
-    subprocess.CalledProcessError where pip finds none or a hash differs.
+    Only py3-none-any wheels are accepted, so each fits every architecture. Raises
+    subprocess.CalledProcessError if there is no such wheel or a hash differs.
     """
     for python in PYTHONS:
         subprocess.run(  # noqa: S603 - fixed words and paths, no shell
@@ -42,7 +42,7 @@ def wheels(requirements: Path, directory: Path) -> list[Path]:
 
 
 def build(files: dict[str, bytes]) -> bytes:
-    """Return a zip of `files`, path to content, that depends on nothing else."""
+    """Return a zip of `files`, a mapping of path to content; its bytes depend on nothing else."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
@@ -54,9 +54,9 @@ def build(files: dict[str, bytes]) -> bytes:
 
 
 def contents(package: Path, pinned: dict[str, list[Path]]) -> dict[str, bytes]:
-    """Return what belongs in the artifact, path to content; `pinned` are the wheels by their directory in it."""
-    sources = (file for file in package.rglob("*.py") if file != package / "artifact.py")
-    files = {f"dispatch_app/{file.relative_to(package)}": file for file in sources}
+    """Return what belongs in the artifact, path to content; `pinned` maps its directories to their wheels."""
+    builder = package / "artifact.py"  # which a host has no use for
+    files = {f"dispatch_app/{f.relative_to(package).as_posix()}": f for f in package.rglob("*.py") if f != builder}
     files["__main__.py"] = package / "standalone.py"
     files["requirements.txt"] = package / "requirements.txt"
     files.update((f"{directory}/{wheel.name}", wheel) for directory, some in pinned.items() for wheel in some)

@@ -1,8 +1,8 @@
-"""`dispatch check`: can this host reach the broker, log in and consume? Changes nothing.
+"""`dispatch check`: can this host reach the broker, log in and consume? It changes nothing.
 
-Permissions are tried with requests that the broker checks for permission first and must refuse
-next, with 406 PRECONDITION_FAILED for an argument that can't be: nothing is created, and no
-message is delivered from a live queue.
+Permissions are tried with requests that the broker first checks for permission, and must then refuse
+with 406 PRECONDITION_FAILED because of an impossible argument. So nothing is created, and no queue
+delivers a message.
 """
 
 from __future__ import annotations
@@ -16,37 +16,38 @@ import pika
 from pika import exceptions
 
 from . import topology
-from .connection import ERRORS, Failure, explain, parameters
+from .amqp.connection import parameters
+from .failures import ERRORS, Failure, explain
 from .settings import Settings
 
-# How long to wait for RabbitMQ, which reads nothing more from whoever publishes while it is short of memory or disk
-# space (rabbitmq.com, "Memory and Disk Alarms").
+# While RabbitMQ is short of memory or disk space, it reads nothing from a connection that has published (rabbitmq.com,
+# "Memory and Disk Alarms"); the check waits this long for it.
 BLOCKED_SECONDS = 5
-# What no broker accepts: an exchange's name, a queue's time to live, a consumer's priority.
+# No broker accepts these: a number as an exchange's name, a negative time to live, a priority that is no number.
 _NO_EXCHANGE, _NO_QUEUE, _NO_CONSUMER = {"alternate-exchange": 1}, {"x-message-ttl": -1}, {"x-priority": "none"}
 
 
 def check(settings: Settings, host: str) -> tuple[Failure | None, list[str]]:
-    """Check one host; return what failed, if anything, and the names `run` has still to declare."""
+    """Check one host; return what failed, if anything, and the names that `run` has yet to declare."""
     missing: list[str] = []
     conn = None
     try:
-        wanted = parameters(settings, host)
-        wanted.blocked_connection_timeout = BLOCKED_SECONDS
-        conn = pika.BlockingConnection(wanted)
+        how = parameters(settings, host)
+        how.blocked_connection_timeout = BLOCKED_SECONDS
+        conn = pika.BlockingConnection(how)
         _topology(partial(_refused, conn), settings, missing)
         _permissions(partial(_refused, conn), settings)
     except ERRORS as error:
         return explain(error, settings, host), missing
     finally:
         if conn is not None and conn.is_open:
-            with contextlib.suppress(*ERRORS):  # an alarm keeps it from answering
+            with contextlib.suppress(*ERRORS):  # because of an alarm the broker may not answer
                 conn.close()
     return None, missing
 
 
 def _topology(refused: Callable[..., bool], settings: Settings, missing: list[str]) -> None:
-    """Declare what exists just as `run` will, and try whether `run` may declare the rest."""
+    """Declare what exists exactly as `run` will, and find out whether `run` may declare the rest."""
     exchange = settings.exchange
     if refused(404, "exchange_declare", exchange, passive=True):
         missing.append(exchange)
@@ -56,7 +57,7 @@ def _topology(refused: Callable[..., bool], settings: Settings, missing: list[st
     for name, arguments in topology.queues(settings).items():
         if refused(404, "queue_declare", name, passive=True):
             missing.append(name)
-            # With where its dead letters go: whoever declares that needs more permissions.
+            # A retry queue's arguments say where its messages go next; declaring that takes more permissions.
             arguments, code = {**(arguments or {}), **_NO_QUEUE}, 406
         else:
             code = 0
@@ -64,18 +65,18 @@ def _topology(refused: Callable[..., bool], settings: Settings, missing: list[st
 
 
 def _permissions(refused: Callable[..., bool], settings: Settings) -> None:
-    """Try to bind the queue, to consume it, and to publish to the default exchange."""
+    """Find out whether this user may bind the queue, consume it, and publish to the default exchange."""
     nowhere = f"{settings.queue}.nowhere"
-    # Takes what binding it takes, and there is no such binding.
+    # Unbinding takes the same permissions as binding, and this binding doesn't exist.
     refused(404, "queue_unbind", settings.queue, settings.exchange, nowhere)
     refused((404, 406), "basic_consume", settings.queue, lambda *_: None, arguments=_NO_CONSUMER)
-    # As it should be: permitted, and taken by no queue; or put off by an alarm, which keeps nobody from consuming.
+    # Both are fine: the message is permitted but no queue takes it, or an alarm delays it, which stops no consumer.
     with contextlib.suppress(exceptions.UnroutableError, exceptions.ConnectionBlockedTimeout):
         refused(0, "basic_publish", "", nowhere, b"", mandatory=True)
 
 
 def _refused(conn: Any, codes: int | tuple[int, ...], request: str, *args: Any, **options: Any) -> bool:
-    """Make a request on a channel of its own; say whether it was refused with one of `codes`.
+    """Make a request on a channel of its own; return whether it was refused with one of `codes`.
 
     Raises pika's ChannelClosedByBroker for any other refusal.
     """

@@ -1,4 +1,4 @@
-"""What the service knows about itself, and `/livez`, `/readyz` and `/metrics` to ask for it."""
+"""What the service knows about itself, and how to ask for it: `/livez`, `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Histogram:
 
 
 class State:
-    """Counters, the beat of the work loop, and the reasons not to be ready.
+    """Counters, the beat of the work loop, and the reasons why the service is not ready.
 
-    The work loop writes, once a batch where it can; the HTTP threads only read.
+    Only the work loop writes, mostly once a batch; the HTTP threads read.
     """
 
     def __init__(self) -> None:
@@ -49,16 +49,16 @@ class State:
         self.ack = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
 
     def set(self, part: str, reason: str | None) -> None:
-        """Note why `part` keeps the service from being ready, or None that it doesn't."""
+        """Note the reason why `part` keeps the service from being ready; None if it doesn't."""
         others = {name: text for name, text in self.reasons.items() if name != part}
         self.reasons = {**others, part: reason} if reason else others
 
 
 def serve(address: tuple[str, int], state: State, ledger_bytes: Callable[[], int]) -> ThreadingHTTPServer:
-    """Answer in daemon threads from now on. Raises OSError where the address is taken."""
+    """Answer requests in daemon threads from now on. Raises OSError if the address can't be used."""
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = 10  # seconds; a client that sends nothing holds no thread for ever
+        timeout = 10  # seconds, so that a client that sends nothing doesn't hold a thread for ever
 
         def do_GET(self) -> None:
             age, reasons = time.monotonic() - state.beat, state.reasons.values()
@@ -76,7 +76,7 @@ def serve(address: tuple[str, int], state: State, ledger_bytes: Callable[[], int
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Stay silent: probes every few seconds would drown what matters."""
+            """Log nothing: probes every few seconds would drown out what matters."""
 
     server = ThreadingHTTPServer(address, Handler)
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
@@ -85,7 +85,7 @@ def serve(address: tuple[str, int], state: State, ledger_bytes: Callable[[], int
 
 def exposition(state: State, ledger_bytes: int) -> bytes:
     """Return the metrics in Prometheus' text format."""
-    # Imported at the first scrape: this takes longer than all the rest of the start.
+    # Imported at the first scrape, because this takes longer than the whole rest of the start.
     from prometheus_client import CollectorRegistry, core, generate_latest
 
     def counter(name: str, text: str, value: int | Counter[str]) -> Metric:

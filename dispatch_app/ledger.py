@@ -1,8 +1,8 @@
 """The ledger: which orders have been dispatched, in one SQLite file.
 
-In WAL mode with synchronous=FULL every commit syncs the log, so an order once recorded outlives a
+In WAL mode with synchronous=FULL every commit syncs the log, so an order once recorded survives a
 power cut (sqlite.org/pragma.html), and readers never wait. The order id is the key: recording an
-order twice changes nothing and is reported.
+order a second time changes nothing and is reported.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LedgerError(Exception):
     """The ledger can't be used; the text says why and what to do."""
 
     def __init__(self, path: Path, error: Exception) -> None:
-        # Of what comes from SQLite, only an OperationalError is not about the file's content.
+        # Of SQLite's errors, only an OperationalError says nothing against the file's content.
         self.damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
         remedy = "see that its directory exists, can be written by this user and has space"
         if self.damaged:
@@ -55,15 +55,15 @@ class Ledger:
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            # Random ids touch pages all over the index: keep 4 MiB of it, and write it back to the
-            # file every 64 MiB of log, not every 4; with a million orders that is worth a third.
+            # Random ids touch pages all over the index. Keeping 4 MiB of it in memory, and writing it back to
+            # the file every 64 MiB of log instead of every 4, saves a third of the time at a million orders.
             self._db.execute("PRAGMA cache_size=-4096")
             self._db.execute("PRAGMA wal_autocheckpoint=16384")
             problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if problem != "ok":
                 raise sqlite3.DatabaseError(problem)
             self._db.execute(_SCHEMA)
-            # What a process that was killed had written, and not synced, is read as if it were durable: sync it.
+            # A killed process may have written to the log without syncing it, and that is read as if durable: sync it.
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as error:
             self._db.close()
@@ -72,7 +72,7 @@ class Ledger:
     def record(self, rows: Sequence[Row]) -> list[int]:
         """Make `rows` durable in one transaction; return the indexes of duplicates, ascending.
 
-        Raises sqlite3.Error; then nothing was recorded.
+        Raises sqlite3.Error; nothing is recorded then.
         """
         db = self._db
         try:
@@ -89,43 +89,43 @@ class Ledger:
         duplicates = []
         for index, row in enumerate(rows if fresh is not None else ()):
             if fresh and row[0] in fresh:
-                fresh.remove(row[0])  # the same id once more in this batch is a duplicate
+                fresh.remove(row[0])  # if the same id comes again in this batch, that is a duplicate
             else:
                 duplicates.append(index)
         return duplicates
 
     def known(self, order_id: str) -> bool:
-        """Say whether an order has been dispatched. Raises sqlite3.Error."""
+        """Return whether an order has been dispatched. Raises sqlite3.Error."""
         return self._db.execute("SELECT 1 FROM orders WHERE id = ?", (order_id,)).fetchone() is not None
 
     def forget(self, days: int, limit: int = 5000) -> int:
-        """Delete orders older than `days`, of the first `limit`; return how many. Raises sqlite3.Error."""
+        """Delete orders older than `days`, at most the oldest `limit`; return how many. Raises sqlite3.Error."""
         query = "DELETE FROM orders WHERE seq IN (SELECT seq FROM orders ORDER BY seq LIMIT ?) AND dispatched_at < ?"
         return self._db.execute(query, (limit, (time.time() - days * 86400) * 1000)).rowcount
 
     def size(self) -> int:
-        """Return the octets the ledger and its log take on disk."""
+        """Return how many octets the ledger and its log take on disk."""
         files = (self._path, Path(f"{self._path}-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
 
     def close(self) -> None:
-        """Close the file; SQLite writes its log back."""
+        """Close the file; SQLite then writes its log back into it."""
         self._db.close()
 
 
 def read(path: Path, limit: int, filters: dict[str, object]) -> Iterator[dict[str, Any]]:
     """Yield dispatched orders, the newest first, while a service may be writing. Raises LedgerError.
 
-    `filters` are conditions such as "id = ?", and their values; those with None are left out.
+    `filters` maps conditions such as "id = ?" to their values; those with None are left out.
     """
-    # Only values come from outside, and those are bound.
-    wanted = {test: value for test, value in filters.items() if value is not None}
-    where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+    # Only the values come from outside, and they are bound.
+    asked = {test: value for test, value in filters.items() if value is not None}
+    where = f"WHERE {' AND '.join(asked)}" if asked else ""
     db = _open(path, "ro")
     db.row_factory = sqlite3.Row
     try:
         query = f"SELECT * FROM orders {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - conditions are ours, values are bound
-        yield from (dict(row) for row in db.execute(query, (*wanted.values(), limit)))
+        yield from (dict(row) for row in db.execute(query, (*asked.values(), limit)))
     except sqlite3.Error as error:
         raise LedgerError(path, error) from error
     finally:
@@ -143,7 +143,7 @@ def backup(path: Path, target: Path) -> int:
         with closing(_open(target, "rw")) as copy:
             try:
                 source.backup(copy)
-                copy.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
+                copy.execute("PRAGMA journal_mode=DELETE")  # leaves one file, with nothing beside it
                 return int(copy.execute("SELECT count(*) FROM orders").fetchone()[0])
             except sqlite3.Error as error:
                 target.unlink()
@@ -151,7 +151,7 @@ def backup(path: Path, target: Path) -> int:
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
-    # No long wait for a lock: the work loop must turn, and tries again by its own timer.
+    # A lock is not worth a long wait: the work loop must keep turning, and tries again by its own timer.
     try:
         return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, isolation_level=None, timeout=0.2)
     except sqlite3.Error as error:

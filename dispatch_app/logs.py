@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 log = logging.getLogger("dispatch")
 
-# Syslog's priorities, which journald takes from "<n>" in front of a line (sd-daemon(3)).
+# Syslog's priorities; journald reads them from "<n>" in front of a line (sd-daemon(3)).
 _PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4}
 
 
@@ -32,7 +32,7 @@ class Formatter(logging.Formatter):
 
 
 def setup() -> None:
-    """Log to standard error. pika is silent: what fails there is logged here, with its cause."""
+    """Log to standard error. pika's own log is off: this service logs its failures, with their causes."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter(sys.stderr.isatty(), "JOURNAL_STREAM" in os.environ))
     log.addHandler(handler)
@@ -42,5 +42,5 @@ def setup() -> None:
 
 
 def fields(**values: object) -> dict[str, dict[str, object]]:
-    """Return `extra=` for a log call; None values are left out."""
+    """Return the `extra=` argument of a log call; fields that are None are left out."""
     return {"fields": {name: value for name, value in values.items() if value is not None}}

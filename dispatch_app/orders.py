@@ -1,8 +1,8 @@
-"""The orders payment publishes: both generations of the body, checked and reduced.
+"""The orders that payment publishes: bodies of both generations are checked and reduced.
 
 The first generation is `{"orderid", "user", "cart": {"items", "total", "tax"}}`, the one
 of 2026 `{"transactionId", "userId", "items", "total", …}`. Only the order id is required,
-as it always was; what is absent is stored as absent, what has a wrong type is refused.
+as it always was. An absent value is stored as absent; one of a wrong type is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any, NamedTuple, NoReturn
 
-MAX_ID = 255  # characters; what an AMQP short string can hold, and far beyond a UUID's 36
+MAX_ID = 255  # characters: the length of an AMQP short string, and far more than the 36 of a UUID
 
 
 class Order(NamedTuple):
@@ -25,7 +25,7 @@ class Order(NamedTuple):
 
 
 class InvalidOrderError(ValueError):
-    """A body that is no order; `reason` is a stable slug, the text quotes none of the body."""
+    """A body is no order; `reason` is a stable slug, and the text never quotes the body."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -44,7 +44,7 @@ def parse(body: bytes) -> Order:
         raise InvalidOrderError("not-json", f"{error.msg} at character {error.pos}") from None
     except RecursionError:
         raise InvalidOrderError("too-deep", "nested too deeply to be read") from None
-    except ValueError:  # an integer longer than Python converts
+    except ValueError:  # the integer has more digits than Python converts
         raise InvalidOrderError("not-json", "a number is too long to be read") from None
     if type(document) is not dict:
         raise InvalidOrderError("not-an-object", f"the body is a JSON {type(document).__name__}")
@@ -55,16 +55,16 @@ def parse(body: bytes) -> Order:
     else:
         raise InvalidOrderError("no-order-id", "neither orderid nor transactionId is present")
     if type(order_id) is not str:
-        raise InvalidOrderError("wrong-type", f"the order id is a {type(order_id).__name__}, no string")
+        raise InvalidOrderError("wrong-type", f"the order id, of type {type(order_id).__name__}, is not a string")
     if not 0 < len(order_id) <= MAX_ID or not order_id.isprintable() or order_id.isspace():
         raise InvalidOrderError("bad-order-id", f"the order id is not 1 to {MAX_ID} printable characters")
     if cart is None:
         return Order(order_id, _user(user), None, None, document)
     if type(cart) is not dict:
-        raise InvalidOrderError("wrong-type", f"the cart is a {type(cart).__name__}, no object")
+        raise InvalidOrderError("wrong-type", f"the cart, of type {type(cart).__name__}, is not an object")
     items = cart.get("items")
     if items is not None and type(items) is not list:
-        raise InvalidOrderError("wrong-type", f"the items are a {type(items).__name__}, no list")
+        raise InvalidOrderError("wrong-type", f"the items, of type {type(items).__name__}, are not a list")
     count = None if items is None else len(items)
     return Order(order_id, _user(user), _total(cart.get("total")), count, document)
 
@@ -74,7 +74,7 @@ def _user(value: object) -> str | None:
         return value
     if type(value) is int:  # a customer number
         return str(value)
-    raise InvalidOrderError("wrong-type", f"the user is a {type(value).__name__}, no printable string")
+    raise InvalidOrderError("wrong-type", f"the user, of type {type(value).__name__}, is not a printable string")
 
 
 def _total(value: object) -> float | None:
@@ -87,11 +87,11 @@ def _total(value: object) -> float | None:
             total = math.inf
         if math.isfinite(total):
             return total
-    raise InvalidOrderError("wrong-type", f"the total is a {type(value).__name__}, no finite number")
+    raise InvalidOrderError("wrong-type", f"the total, of type {type(value).__name__}, is not a finite number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # RFC 8259, 4: with repeated names every reader may see another order.
+    # With repeated names, each reader may see a different order (RFC 8259, 4).
     document = dict(pairs)
     if len(document) != len(pairs):
         raise InvalidOrderError("duplicate-key", "an object repeats a key")
@@ -99,7 +99,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(name: str) -> NoReturn:
-    raise InvalidOrderError("not-json", f"{name} is no JSON")
+    raise InvalidOrderError("not-json", f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)

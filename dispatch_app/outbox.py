@@ -1,7 +1,7 @@
-"""Puts orders in the retry and dead-letter queues; each counts once the broker confirmed it.
+"""Puts orders into the retry and dead-letter queues; an order is there once the broker has confirmed it.
 
-Publisher confirms together with mandatory say that a queue has the message (RabbitMQ docs,
-Consumer Acknowledgements and Publisher Confirms).
+A publisher confirm for a message published as mandatory means that a queue has taken it (RabbitMQ
+docs, Consumer Acknowledgements and Publisher Confirms).
 """
 
 from __future__ import annotations
@@ -14,59 +14,62 @@ from typing import Any
 
 from pika import exceptions
 
-from . import connection, deadletter, topology
+from . import topology
+from .amqp import envelope
+from .amqp.properties import RawProperties
+from .failures import explain
 from .logs import log
-from .properties import RawProperties
 from .settings import Settings
 
-# Opens a connection, given whom to tell when it is open and when it is lost. Raises OSError.
+# Opens a connection; the arguments are called when it is open and when it is lost. Raises OSError.
 Connect = Callable[[Callable[[Any], None], Callable[[Any, Exception], None]], Any]
-_IN_FLIGHT = 200  # unconfirmed messages at a time: a flood takes little memory here and there
+_IN_FLIGHT = 200  # unconfirmed messages at a time, so that a flood takes little memory, here and in RabbitMQ
 
 
 @dataclass
 class Parcel:
-    """One message on its way to `queue`; `done` is called when it is durable there."""
+    """One message on its way to `queue`; `done` is called once it is durable there."""
 
     queue: str
     raw: bytes
     body: bytes
     notes: dict[str, Any]
     done: Callable[[], None]
-    way: int = deadletter.IN_PLACE
+    way: int = envelope.IN_PLACE
     sent: bytes = b""
     returned: bool = False
 
 
 class Outbox:
-    """Publishes parcels and keeps at it until each is confirmed.
+    """Publishes parcels, again and again until each is confirmed.
 
-    On a connection of its own, opened with the first parcel: short of memory or disk, RabbitMQ reads nothing more from
-    a connection that has published, acknowledgements included, while one that only consumes goes on (rabbitmq.com,
-    "Memory and Disk Alarms").
+    It has a connection of its own, opened with the first parcel. When RabbitMQ is short of memory or disk, it stops
+    reading from connections that have published, acknowledgements included; one that only consumes goes on
+    (rabbitmq.com, "Memory and Disk Alarms").
     """
 
     def __init__(
         self, connect: Connect, settings: Settings, host: str, ioloop: Any, trouble: Callable[[str | None], None]
     ) -> None:
-        """Publish by what `connect` opens; `trouble` is told why parcels wait, or None."""
+        """Publish on the connection that `connect` opens; `trouble` is called with why parcels wait, or None."""
         self._connect, self._settings, self._host, self._ioloop = connect, settings, host, ioloop
         self._trouble = trouble
         self._conn: Any = None
         self._channel: Any = None
-        self._sequence = 0  # of the last publish on this channel; confirms count from 1
+        self._sequence = 0  # number of the last publish on this channel; confirms count from 1
         self._flying: dict[int, Parcel] = {}
         self._waiting: deque[Parcel] = deque()
-        self._delay = 0.0  # seconds, of the last pause; 0 while all goes well
+        self._delay = 0.0  # seconds of the last pause; 0 while all goes well
         self._pausing = False
-        self._closed: Callable[[], None] | None = None  # set once no more is sent; called when the connection is gone
+        # Set when nothing more shall be sent, and called when the connection is gone.
+        self._closed: Callable[[], None] | None = None
 
     def __len__(self) -> int:
-        """Return how many parcels are not durable yet."""
+        """Return the number of parcels that are not durable yet."""
         return len(self._flying) + len(self._waiting)
 
     def send(self, parcel: Parcel) -> None:
-        """Take a parcel; it is sent as soon as the channel allows."""
+        """Accept a parcel; it is sent as soon as the channel allows."""
         self._waiting.append(parcel)
         if self._conn or self._pausing:
             self._pump()
@@ -74,7 +77,7 @@ class Outbox:
             self._open()
 
     def close(self, done: Callable[[], None]) -> None:
-        """Send nothing more, end the connection in order, then call `done`."""
+        """Send nothing more, close the connection properly, then call `done`."""
         self._closed = done
         if self._conn is None:
             done()
@@ -82,7 +85,7 @@ class Outbox:
             self._conn.close()
 
     def abort(self) -> None:
-        """Send nothing more, and end the connection at once."""
+        """Send nothing more, and drop the connection at once."""
         self._flying.clear()
         self._waiting.clear()
         self._closed = lambda: None
@@ -96,8 +99,8 @@ class Outbox:
         if self._conn is None:
             try:
                 self._conn = self._connect(self._on_connected, self._on_lost)
-            except OSError as error:  # a TLS file that can't be used
-                self._pause(connection.explain(error, self._settings, self._host).cause)
+            except OSError as error:  # a TLS file can't be used
+                self._pause(explain(error, self._settings, self._host).cause)
         elif self._conn.is_open:
             self._conn.channel(on_open_callback=self._on_open)
 
@@ -117,7 +120,7 @@ class Outbox:
         if self._closed:
             self._closed()
         elif len(self):
-            self._pause(connection.explain(error, self._settings, self._host).cause)
+            self._pause(explain(error, self._settings, self._host).cause)
         else:
             self._trouble(None)
 
@@ -130,7 +133,7 @@ class Outbox:
         channel.confirm_delivery(confirmed, callback=lambda _: self._on_ready(channel))
 
     def _of(self, callback: Callable[..., None], channel: Any, *arguments: Any) -> None:
-        """Call back for the channel in use: a late word of the one before is about other sequence numbers."""
+        """Call back for the channel in use only: what an earlier one still says is about other sequence numbers."""
         if channel is self._channel:
             callback(*arguments)
 
@@ -142,14 +145,14 @@ class Outbox:
         while self._channel and self._channel.is_open and self._waiting and len(self._flying) < _IN_FLIGHT:
             parcel = self._waiting.popleft()
             frame_max = self._conn.params.frame_max
-            parcel.sent, body = deadletter.wrap(parcel.raw, parcel.body, parcel.notes, parcel.way, frame_max)
+            parcel.sent, body = envelope.wrap(parcel.raw, parcel.body, parcel.notes, parcel.way, frame_max)
             parcel.returned = False
             self._sequence += 1
             self._flying[self._sequence] = parcel
             self._channel.basic_publish("", parcel.queue, body, RawProperties(parcel.sent), mandatory=True)
 
     def _on_return(self, _method: Any, props: RawProperties, _body: bytes) -> None:
-        # A return comes before the confirm of the same message and names no sequence number.
+        # A return comes before the confirm of the same message, but has no sequence number.
         for parcel in [p for p in self._flying.values() if p.sent == props.raw] or self._flying.values():
             parcel.returned = True
 
@@ -158,7 +161,7 @@ class Outbox:
         tags = [t for t in self._flying if t <= method.delivery_tag] if method.multiple else [method.delivery_tag]
         refused = []
         for tag in tags:
-            # One at a time: `done` may close the connection once nothing is left here.
+            # One at a time, because `done` may close the connection once nothing is left here.
             parcel = self._flying.pop(tag, None)
             if parcel and (method.NAME == "Basic.Nack" or parcel.returned):
                 refused.append(parcel)
@@ -172,7 +175,7 @@ class Outbox:
         self._pump()
 
     def _pause(self, cause: str) -> None:
-        """Try again after a growing delay, on a new channel, with the queues declared anew."""
+        """Try again after a growing delay, on a new channel, where the queues are declared again."""
         if self._pausing:
             return
         self._pausing = True
@@ -189,14 +192,14 @@ class Outbox:
 
     def _on_close(self, _channel: Any, error: Exception) -> None:
         if not (self._conn and self._conn.is_open) or isinstance(error, exceptions.ChannelClosedByClient):
-            return  # the connection went, which _on_lost is told; or _pause closed it
+            return  # the connection is lost, which _on_lost handles; or _pause closed the channel
         suspects = list(self._flying.values())
         if isinstance(error, exceptions.ChannelClosed) and error.reply_code == 406 and suspects:
-            # Refused for what is in one of these: its properties, which the envelope hides without
-            # loss, or in the end its size.
-            in_place = [parcel for parcel in suspects if parcel.way == deadletter.IN_PLACE]
+            # The broker refused one of these for its properties, which the envelope hides without loss, or
+            # else for its size.
+            in_place = [parcel for parcel in suspects if parcel.way == envelope.IN_PLACE]
             suspects = in_place or [max(suspects, key=lambda parcel: len(parcel.body))]
-            if suspects[0].way < deadletter.BARE:
+            if suspects[0].way < envelope.BARE:
                 for parcel in suspects:
                     parcel.way += 1
                 self._waiting.extendleft(reversed(self._flying.values()))
@@ -204,4 +207,4 @@ class Outbox:
                 self._channel = None
                 self._open()
                 return
-        self._pause(connection.explain(error, self._settings, self._host).cause)
+        self._pause(explain(error, self._settings, self._host).cause)

@@ -1,4 +1,4 @@
-"""`dispatch publish`: send orders exactly as payment does, for tests and trials."""
+"""`dispatch publish`: send orders exactly as payment does, for tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CATALOGUE = (("HAL-1", "HAL 9000", 2001.0), ("C3P0", "Protocol Droid", 700.0), 
 
 
 def sample() -> bytes:
-    """Return one order as payment's first generation writes it."""
+    """Return one order as the first generation of payment writes it."""
     items, total = [], 0.0
     chosen = random.sample(_CATALOGUE, random.randint(1, len(_CATALOGUE)))  # noqa: S311 - no secret
     for sku, name, price in chosen:
@@ -32,7 +32,7 @@ def sample() -> bytes:
 
 
 def bodies(count: int, file: str | None) -> Iterator[bytes]:
-    """Yield `count` samples, or each line of `file` ("-" is standard input) as it is."""
+    """Yield `count` samples, or every line of `file` unchanged ("-" is standard input)."""
     if file is None:
         yield from (sample() for _ in range(count))
         return
@@ -44,12 +44,12 @@ def bodies(count: int, file: str | None) -> Iterator[bytes]:
 def publish(
     settings: Settings, parameters: pika.ConnectionParameters, messages: Iterable[bytes], interval: float
 ) -> tuple[int, int]:
-    """Publish `messages`, `interval` seconds apart; return how many were taken and how many came back.
+    """Publish `messages`, `interval` seconds apart; return how many a queue has taken and how many came back.
 
     Raises pika's exceptions.
     """
     taken = returned = 0
-    props = pika.BasicProperties(headers={})  # payment sends nothing else: transient, no content type
+    props = pika.BasicProperties(headers={})  # as payment does: transient, without a content type
     conn = pika.BlockingConnection(parameters)
     try:
         channel = conn.channel()

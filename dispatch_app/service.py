@@ -1,4 +1,4 @@
-"""The life of `dispatch run`: connect, consume, connect again for ever, stop in order."""
+"""The life of `dispatch run`: it connects, consumes, reconnects for as long as it takes, and stops cleanly."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from typing import Any
 
 from pika.adapters.select_connection import IOLoop
 
-from . import connection, health, properties, tracing
+from . import health, tracing
+from .amqp import properties
+from .amqp.connection import Connection, parameters
 from .consumer import Consumer, Hook
+from .failures import OverflowingError, explain
 from .ledger import Ledger
 from .logs import fields, log
 from .settings import Settings, SettingsError
 from .systemd import Notifier
-from .wire import Connection
 
-BACKOFF = (0.2, 30.0)  # seconds before the second attempt, and at most
-# What a broker may take that answers heartbeats, and perhaps nothing else.
-SETUP_SECONDS = 30.0  # from an open connection to consuming
-CLOSE_SECONDS = 10.0  # to close a connection in order
-FORGET_PERIOD = 600.0  # seconds between two looks for orders past their retention
+BACKOFF = (0.2, 30.0)  # seconds before the second attempt, and at most before any
+# Limits for a broker that answers heartbeats, and perhaps nothing else.
+SETUP_SECONDS = 30.0  # from the open connection to consuming
+CLOSE_SECONDS = 10.0  # to close a connection properly
+FORGET_PERIOD = 600.0  # seconds between two searches for orders past their retention
 
 
 def load_hook(name: str | None) -> Hook | None:
@@ -37,13 +39,13 @@ def load_hook(name: str | None) -> Hook | None:
     module, _, function = name.partition(":")
     try:
         hook: Hook = getattr(importlib.import_module(module), function)
-    except Exception as error:  # importing runs any code
+    except Exception as error:  # importing a module may run any code
         raise SettingsError([f"DISPATCH_HOOK {name} can't be imported ({error!r}); correct or unset it"]) from error
     return hook
 
 
 class Service:
-    """One process's work: a loop, a ledger, and one connection after the other."""
+    """The work of one process: a loop, a ledger, and one connection after another."""
 
     def __init__(self, settings: Settings, ledger: Ledger, hook: Hook | None) -> None:
         self._settings, self._ledger, self._hook = settings, ledger, hook
@@ -53,8 +55,8 @@ class Service:
         self._loop: Any = IOLoop()
         self._conn: Any = None
         self._consumer: Consumer | None = None
-        self._failures = 0  # since this last consumed
-        self._given_up = False  # this side is closing the connection
+        self._failures = 0  # attempts since this service last consumed
+        self._given_up = False  # this side has decided to close the connection
         self._delay = 0.0  # seconds, before the next attempt
         self._prefetch = settings.prefetch
         self._started = self._stopping = False
@@ -62,7 +64,7 @@ class Service:
         self._forget_at = 0.0  # time.monotonic()
 
     def run(self) -> int:
-        """Work until SIGTERM or SIGINT; return the exit code. Raises SettingsError where the HTTP port is taken."""
+        """Work until SIGTERM or SIGINT; return the exit code. Raises SettingsError for an unusable HTTP address."""
         properties.install()
         try:
             health.serve(self._settings.http, self._state, self._ledger.size)
@@ -90,13 +92,13 @@ class Service:
             log.info("connecting to %s", self._settings.url(host))
         try:
             self._conn = self._open("dispatch", self._on_open, self._on_lost)
-        except OSError as error:  # a TLS file that can't be used
+        except OSError as error:  # a TLS file can't be used
             self._on_lost(None, error)
 
     def _open(self, name: str, opened: Callable[[Any], None], lost: Callable[[Any, Exception], None]) -> Connection:
-        """Begin to connect to the host whose turn it is. Raises OSError."""
+        """Begin to connect to the host whose turn it is. Raises OSError for TLS files that can't be used."""
         return Connection(
-            connection.parameters(self._settings, self._host(), name),
+            parameters(self._settings, self._host(), name),
             on_open_callback=opened,
             on_open_error_callback=lost,
             on_close_callback=lost,
@@ -117,7 +119,7 @@ class Service:
             self._give_up(TimeoutError())
 
     def _give_up(self, error: Exception) -> None:
-        """Close a connection whose consumer can't go on; in doubt everything is built anew."""
+        """Close a connection whose consumer can't go on: a new one starts from a known state."""
         conn = self._conn
         if self._given_up or not conn.is_open:
             return
@@ -142,15 +144,15 @@ class Service:
         self._loop.call_later(self._delay, self._connect)
 
     def _note_loss(self, error: BaseException) -> None:
-        """Say why there is no connection, and choose when and how to try again."""
+        """Log why there is no connection, and decide when and how to try again."""
         consumed = "broker" not in self._state.reasons
         host = self._host()
-        failure = connection.explain(error, self._settings, host)
-        self._prefetch = error.prefetch if isinstance(error, connection.OverflowingError) else self._settings.prefetch
+        failure = explain(error, self._settings, host)
+        self._prefetch = error.prefetch if isinstance(error, OverflowingError) else self._settings.prefetch
         self._state.losses += 1
         self._state.set("broker", failure.cause)
         self._failures = 1 if consumed else self._failures + 1
-        # Each host once before waiting longer; jitter keeps a fleet from coming back all at once.
+        # Every host is tried once before the wait grows; jitter keeps a fleet from coming back all at once.
         rounds = min(self._failures // len(self._settings.hosts), 10)
         self._delay = min(BACKOFF[1], BACKOFF[0] * 2**rounds) * random.uniform(0.5, 1)  # noqa: S311 - no secret
         log.error("%s: %s", "connection lost" if consumed else "no connection", failure, extra=fields(
@@ -159,7 +161,7 @@ class Service:
     # -- stopping ---------------------------------------------------------------------
 
     def _catch_signals(self) -> None:
-        # Signals wake the loop by a descriptor, so that nothing happens in between its steps.
+        # Signals wake the loop through a descriptor, so that they never interrupt one of its steps.
         self._wakeup, writer = socket.socketpair()
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
@@ -170,7 +172,7 @@ class Service:
     def _on_signal(self, _fd: int, _events: int) -> None:
         self._wakeup.recv(64)
         if self._stopping:
-            self._loop.stop()  # asked again: leave the rest to be delivered again
+            self._loop.stop()  # a second signal means now: the broker delivers the rest again
             return
         self._stopping = True
         log.info("stopping: finishing what has been delivered")
@@ -191,7 +193,7 @@ class Service:
     # -- the beat ---------------------------------------------------------------------
 
     def _tick(self) -> None:
-        """Prove that the loop turns: to the watchdog, and to /livez."""
+        """Prove to the watchdog and to /livez that the loop still turns."""
         now = self._state.beat = time.monotonic()
         reasons = list(self._state.reasons.values())
         news = ["WATCHDOG=1"] if self._notifier.watchdog else []
@@ -199,7 +201,7 @@ class Service:
             self._started = True
             news.append("READY=1")
         elif not self._started:
-            # While Type=notify waits for READY: a broker that is away must not fail the start, a hang must.
+            # Type=notify waits for READY=1: an absent broker must not make the start fail, but a hang must.
             news.append("EXTEND_TIMEOUT_USEC=30000000")
         status = reasons[0] if reasons else f"consuming {self._settings.queue}"
         if status != self._status and not self._stopping:
@@ -218,5 +220,5 @@ class Service:
         except sqlite3.Error as error:
             log.warning("old orders can't be deleted now (%s)", error)
             forgotten = 0
-        # In small bites, so that dispatching goes on in between.
+        # Each look deletes a few thousand orders at most, so that dispatching goes on in between.
         self._forget_at = now if forgotten else now + FORGET_PERIOD

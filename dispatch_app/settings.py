@@ -1,4 +1,4 @@
-"""Settings from the environment, all checked before anything is done."""
+"""Settings from the environment, all of them checked before anything else happens."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-CREDENTIAL = "amqp_password"  # file in $CREDENTIALS_DIRECTORY (systemd.exec(5), LoadCredential=)
+HTTP = "127.0.0.1:9672"  # where /livez, /readyz and /metrics are served by default; the roles ask there, too
+CREDENTIAL = "amqp_password"  # a file in $CREDENTIALS_DIRECTORY (systemd.exec(5), LoadCredential=)
 _ON, _OFF = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
 class SettingsError(Exception):
-    """Bad settings; each of `problems` names its variable, what is wrong and what to do."""
+    """Settings are bad; each of `problems` names its variable, what is wrong with it and what to do."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -22,7 +23,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Tls:
-    """How to trust the broker, and how to prove who this is: paths, and the name to expect."""
+    """How to trust the broker and how to prove this client's identity: paths, and the name to expect."""
 
     ca: str | None
     cert: str | None
@@ -32,7 +33,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the subcommands need to know; the password shows in no repr."""
+    """What the subcommands need to know; no repr shows the password."""
 
     hosts: tuple[str, ...]
     port: int
@@ -44,10 +45,10 @@ class Settings:
     routing_key: str
     tls: Tls | None
     http: tuple[str, int]
-    prefetch: int  # deliveries not acknowledged yet, at most
+    prefetch: int  # at most this many deliveries not yet acknowledged
     hook: str | None
-    retention_days: int  # 0 = for ever
-    stop_seconds: int  # to drain and close; systemd's TimeoutStopSec= has to be above it
+    retention_days: int  # 0 means for ever
+    stop_seconds: int  # to drain and close; systemd's TimeoutStopSec= must be greater
 
     def url(self, host: str) -> str:
         """Return the connection as an AMQP URI, without the password."""
@@ -57,7 +58,7 @@ class Settings:
 
 
 def load(env: Mapping[str, str]) -> Settings:
-    """Read all settings but the ledger's place. Raises SettingsError."""
+    """Read all settings except the ledger's path. Raises SettingsError."""
     reader = _Reader(env)
     tls = reader.tls()
     settings = Settings(
@@ -82,16 +83,16 @@ def load(env: Mapping[str, str]) -> Settings:
 
 
 def ledger_path(env: Mapping[str, str]) -> Path:
-    """Return the ledger's file in $STATE_DIRECTORY. Raises SettingsError."""
-    directory = Path(env.get("STATE_DIRECTORY", "").partition(":")[0])  # systemd.exec(5): may be several
+    """Return the path of the ledger, in $STATE_DIRECTORY. Raises SettingsError."""
+    directory = Path(env.get("STATE_DIRECTORY", "").partition(":")[0])  # there may be several (systemd.exec(5))
     if not (directory.is_absolute() and directory.is_dir()):
         remedy = "systemd's StateDirectory= sets it; by hand: STATE_DIRECTORY=/var/lib/dispatch"
-        raise SettingsError([f"STATE_DIRECTORY is no existing absolute directory; {remedy}"])
+        raise SettingsError([f"STATE_DIRECTORY is not an existing absolute directory; {remedy}"])
     return directory / "ledger.db"
 
 
 class _Reader:
-    """Reads single settings, and collects problems instead of stopping at the first."""
+    """Reads settings one by one, and collects problems instead of stopping at the first."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
@@ -122,9 +123,9 @@ class _Reader:
             elif re.search("[<>]", host):
                 self._bad("AMQP_HOST", f"is still the placeholder {host}", remedy)
             elif "@" in host or "/" in host or re.fullmatch(r"[^:]*:[0-9]*", host):
-                self._bad("AMQP_HOST", "has more than a host", f"{remedy}; user and port have variables of their own")
+                self._bad("AMQP_HOST", "holds more than a host", f"{remedy}; user and port have variables of their own")
             elif not re.fullmatch(r"[A-Za-z0-9._:%-]+", host):
-                self._bad("AMQP_HOST", f"has {host!r}, no host name", remedy)
+                self._bad("AMQP_HOST", f"has {host!r}, which is not a host name", remedy)
         return hosts
 
     def password(self) -> str:
@@ -150,23 +151,23 @@ class _Reader:
         return Tls(ca, cert, key, self._env.get("AMQP_TLS_SERVER_NAME") or None) if switch in _ON else None
 
     def _tls_file(self, variable: str, switch: str) -> str | None:
-        """Return the path in `variable`, or of the credential named like it in lower case, where TLS is on."""
+        """Return the path in `variable`, or else, with TLS on, that of the credential of this name in lower case."""
         path = self._env.get(variable) or None
         if path and switch in _OFF:
             self._bad(variable, "is set but AMQP_TLS is not", "set AMQP_TLS=true, or remove it")
         elif path and not Path(path).is_file():
-            self._bad(variable, f"is {path}, no file that can be read", "correct the path")
+            self._bad(variable, f"is {path}, which is not a file that can be read", "correct the path")
         elif not path and switch in _ON and (directory := self._env.get("CREDENTIALS_DIRECTORY")):
             credential = Path(directory, variable.lower())
             path = str(credential) if credential.is_file() else None
         return path
 
     def http(self) -> tuple[str, int]:
-        value = self._env.get("DISPATCH_HTTP") or "127.0.0.1:9672"
+        value = self._env.get("DISPATCH_HTTP") or HTTP
         host, _, port = value.rpartition(":")
         if host and re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65535:
             return host, int(port)
-        self._bad("DISPATCH_HTTP", f"is {value!r}", "set address:port, as in 127.0.0.1:9672")
+        self._bad("DISPATCH_HTTP", f"is {value!r}", f"set address:port, as in {HTTP}")
         return "", 0
 
     def hook(self) -> str | None:

@@ -1,7 +1,7 @@
 """The artifact's `__main__.py`: the command line on any Python 3.9 or later, without a venv.
 
-`python3 dispatch.zip doctor` works on a host that has nothing else, `python3 /app/current doctor` where the live
-release's venv is broken: what the package requires comes from the wheels beside it.
+`python3 dispatch.zip doctor` works on a host that has nothing else, and `python3 /app/current doctor` where the venv of
+the live release is broken, because the packages it requires come from the wheels beside it.
 """
 
 from __future__ import annotations

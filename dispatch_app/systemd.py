@@ -8,19 +8,19 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """Sends state to the manager that started this process, or nowhere if none did."""
+    """Sends state to the service manager, if one started this process."""
 
     def __init__(self, env: Mapping[str, str] = os.environ) -> None:
         """Read NOTIFY_SOCKET and WATCHDOG_USEC."""
         address = env.get("NOTIFY_SOCKET", "")
-        # "@" stands for the zero octet that starts an abstract address (unix(7)).
+        # "@" stands for the zero octet with which an abstract address begins (unix(7)).
         self._address = "\0" + address[1:] if address.startswith("@") else address
         usec = env.get("WATCHDOG_USEC", "")
         meant = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.watchdog = int(usec) / 1e6 if usec.isdigit() and meant else 0.0  # seconds, 0 = off
+        self.watchdog = int(usec) / 1e6 if usec.isdigit() and meant else 0.0  # seconds, or 0 without a watchdog
 
     def send(self, *assignments: str) -> None:
-        """Send `NAME=value` assignments; a manager that can't be reached is no error."""
+        """Send `NAME=value` assignments; it is no error if the manager can't be reached."""
         if not self._address:
             return
         try:

@@ -1,8 +1,8 @@
 """What Dispatch declares on the broker, and the names it gives its own queues.
 
-The exchange and the order queue are shared with every other RoboShop service and are
-declared exactly as those do: durable, without arguments; anything else would be refused
-with 406 PRECONDITION_FAILED. Limits beyond that belong in the broker's policies.
+Dispatch shares the exchange and the order queue with every other RoboShop service, and declares them
+exactly as those do: durable, without arguments. RabbitMQ refuses anything else with 406
+PRECONDITION_FAILED; limits beyond that belong in the broker's policies.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import Any
 
 from .settings import Settings
 
-# Seconds an order waits before it is tried again; after the last it is dead-lettered.
+# Seconds an order waits before each new try; after the last one it is dead-lettered.
 RETRY_DELAYS = (1, 5, 30, 120, 300)
 
-# Their type is named so that a virtual host's default of quorum queues doesn't apply: those
-# count every look at a dead letter as a delivery and drop it after 20 (RabbitMQ 4.0 docs).
+# The queue type is explicit because a virtual host may default to quorum queues, which count every
+# look at a dead letter as a delivery and drop it after 20 (RabbitMQ 4.0 docs).
 _OWN: dict[str, Any] = {"x-queue-type": "classic"}
 
 
 def dead_queue(settings: Settings) -> str:
-    """Return the name of the queue dead letters wait in."""
+    """Return the name of the queue in which dead letters wait."""
     return f"{settings.queue}.dead"
 
 
 def retry_queue(settings: Settings, failures: int) -> str:
-    """Return the queue for an order that had failed `failures` times before this one."""
+    """Return the name of the retry queue for an order that had failed `failures` times before it failed now."""
     return f"{settings.queue}.retry.{RETRY_DELAYS[failures]}s"
 
 
@@ -35,16 +35,16 @@ def retry_queues(settings: Settings) -> list[str]:
 
 
 def queues(settings: Settings) -> dict[str, dict[str, Any] | None]:
-    """Return the arguments of every queue, by name; a retry queue's lead back to the order queue."""
-    found: dict[str, dict[str, Any] | None] = {settings.queue: None, dead_queue(settings): _OWN}
+    """Return the arguments of every queue, by name; those of a retry queue lead back to the order queue."""
+    arguments: dict[str, dict[str, Any] | None] = {settings.queue: None, dead_queue(settings): _OWN}
     for failures, delay in enumerate(RETRY_DELAYS):
-        found[retry_queue(settings, failures)] = {
+        arguments[retry_queue(settings, failures)] = {
             **_OWN,
             "x-message-ttl": delay * 1000,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": settings.queue,
         }
-    return found
+    return arguments
 
 
 def declare_exchange(channel: Any, settings: Settings) -> None:
@@ -53,7 +53,7 @@ def declare_exchange(channel: Any, settings: Settings) -> None:
 
 
 def declare(channel: Any, settings: Settings) -> None:
-    """Declare and bind everything; pika's asynchronous channels line the requests up."""
+    """Declare and bind everything; pika's asynchronous channels queue the requests."""
     declare_exchange(channel, settings)
     for name, arguments in queues(settings).items():
         channel.queue_declare(name, durable=True, arguments=arguments)

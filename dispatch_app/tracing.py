@@ -1,4 +1,4 @@
-"""Spans for orders where OpenTelemetry is installed; the publisher's trace goes on in them."""
+"""Spans for orders, if OpenTelemetry is installed; they continue the publisher's trace."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from . import properties
+from .amqp import properties
 
 Tracer = Callable[[str, bytes], AbstractContextManager[Any]]  # order id, property list
 
 
 def tracer() -> Tracer | None:
-    """Return what opens a span around an order, or None where OpenTelemetry isn't there or records nothing."""
+    """Return a function that opens a span around an order, or None if OpenTelemetry is missing or records nothing."""
     try:
         from opentelemetry.propagate import extract
         from opentelemetry.trace import ProxyTracerProvider, SpanKind, get_tracer, get_tracer_provider
     except ImportError:
         return None
-    if isinstance(get_tracer_provider(), ProxyTracerProvider):  # nobody has set up where spans go
+    if isinstance(get_tracer_provider(), ProxyTracerProvider):  # nobody has configured where spans go
         return None
     source = get_tracer("dispatch_app")
 

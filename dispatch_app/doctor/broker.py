@@ -105,18 +105,18 @@ class Broker:
             raise LookError("this Python has no pika; run playbooks/doctor.yml, which brings it")
         import pika
 
-        from .. import connection as wire
+        from .. import failures
+        from ..amqp import connection
 
         try:
-            parameters = wire.parameters(self.settings, host)
+            parameters = connection.parameters(self.settings, host, "doctor")
             parameters.socket_timeout, parameters.stack_timeout = _SECONDS, 1.5 * _SECONDS
-            parameters.client_properties = {"connection_name": f"doctor@{socket.gethostname()}"}
             self._conn = pika.BlockingConnection(parameters)
-        except wire.ERRORS as error:
-            failure = wire.explain(error, self.settings, host)
+        except failures.ERRORS as error:
+            failure = failures.explain(error, self.settings, host)
             kinds = {
-                wire.CREDENTIALS: "bad-credentials", wire.VHOST: "vhost-missing", wire.PERMISSION: "permission-missing",
-                wire.TLS: "tls-untrusted",
+                failures.CREDENTIALS: "bad-credentials", failures.VHOST: "vhost-missing",
+                failures.PERMISSION: "permission-missing", failures.TLS: "tls-untrusted",
             }  # fmt: skip
             kind = kinds.get(failure.code, "not-amqp")
             if kind == "bad-credentials" and self.settings.user == "guest" and not _loopback(host):

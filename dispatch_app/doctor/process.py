@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from http.client import HTTPException
 
+from ..settings import HTTP
 from .host import Host
 
 _SECONDS, _MOST = 2.0, 1 << 20  # for one answer, and octets of it
@@ -27,7 +28,7 @@ class Process:
     @cached_property
     def http(self) -> str:
         """Base URL of what the service answers about itself."""
-        return f"http://{self._host.environment.get('DISPATCH_HTTP') or '127.0.0.1:9672'}"
+        return f"http://{self._host.environment.get('DISPATCH_HTTP') or HTTP}"
 
     def ask(self, path: str) -> tuple[int, str]:
         """GET a path of the service; return the status and the text, or 0 and the error where it does not answer."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import docker
 
-from dispatch_app import connection, publish, settings
+from dispatch_app import publish, settings
+from dispatch_app.amqp import connection
 from tests.lab import LabError
 from tests.lab.hosts import Lab, execute
 

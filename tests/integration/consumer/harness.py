@@ -29,7 +29,7 @@ import pika
 from docker.models.containers import Container
 from pika import exceptions
 
-from dispatch_app import properties
+from dispatch_app.amqp import properties
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import execute
 

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from dispatch_app import connection
+from dispatch_app import failures
 from tests.integration.consumer.harness import Broker, Proxy, Service
 
 PASSWORD = "pass-of-the-poor"  # noqa: S105 - of a user made here
@@ -45,12 +45,12 @@ def test_a_good_broker_before_and_after_the_first_run(service: Service) -> None:
 
 
 def test_an_address_that_leads_nowhere(service: Service) -> None:
-    refused(service, connection.UNRESOLVABLE, "no-such-host.invalid", AMQP_HOST="no-such-host.invalid")
+    refused(service, failures.UNRESOLVABLE, "no-such-host.invalid", AMQP_HOST="no-such-host.invalid")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    refused(service, connection.REFUSED, "refuses connections", AMQP_PORT=port)
-    refused(service, connection.VHOST, "no-such-vhost", AMQP_VHOST="no-such-vhost")
-    refused(service, connection.CREDENTIALS, "refuses the credentials of user roboshop", AMQP_PASS="a-wrong-one")  # noqa: S106
+    refused(service, failures.REFUSED, "refuses connections", AMQP_PORT=port)
+    refused(service, failures.VHOST, "no-such-vhost", AMQP_VHOST="no-such-vhost")
+    refused(service, failures.CREDENTIALS, "refuses the credentials of user roboshop", AMQP_PASS="a-wrong-one")  # noqa: S106
     # Several hosts stand for one broker: one that works is enough.
     done = service.command("check", AMQP_HOST="no-such-host.invalid,127.0.0.1")
     assert done.returncode == 0
@@ -59,7 +59,7 @@ def test_an_address_that_leads_nowhere(service: Service) -> None:
 
 def test_a_black_hole(service: Service, proxy: Proxy) -> None:
     proxy.silence()
-    refused(service, connection.TIMED_OUT, "doesn't answer", AMQP_PORT=str(proxy.port))
+    refused(service, failures.TIMED_OUT, "doesn't answer", AMQP_PORT=str(proxy.port))
 
 
 def test_an_alarm_keeps_nobody_waiting(service: Service, broker: Broker) -> None:
@@ -74,7 +74,7 @@ def test_an_alarm_keeps_nobody_waiting(service: Service, broker: Broker) -> None
 def test_a_queue_declared_otherwise(service: Service, broker: Broker) -> None:
     with closing(broker.connect()) as other:
         other.channel().queue_declare("orders", durable=True, arguments={"x-queue-type": "quorum"})
-    refused(service, connection.DECLARED, "declared otherwise", "inequivalent arg 'x-queue-type'")
+    refused(service, failures.DECLARED, "declared otherwise", "inequivalent arg 'x-queue-type'")
     # And `run` says so, and goes on trying until it is mended.
     service.start()
     assert "declared otherwise" in service.await_trouble("declared otherwise")
@@ -96,7 +96,7 @@ def test_a_missing_permission(service: Service, broker: Broker, poor: str) -> No
         broker.ctl("set_permissions", "--vhost", broker.vhost, poor, configure, write, read)
 
     login = {"AMQP_USER": poor, "AMQP_PASS": PASSWORD}
-    refused(service, connection.PERMISSION, f"may not use the virtual host {broker.vhost}", **login)
+    refused(service, failures.PERMISSION, f"may not use the virtual host {broker.vhost}", **login)
     ours, default = r"^(orders.*|robot-shop)$", r"^(orders.*|amq\.default)$"
     for configure, write, read, missing in (
         ("^robot-shop$", default, ours, "queue 'orders'"),
@@ -105,7 +105,7 @@ def test_a_missing_permission(service: Service, broker: Broker, poor: str) -> No
         (ours, default, r"^(orders|orders\.dead|robot-shop)$", "queue 'orders.retry.1s'"),
     ):
         permit(configure, write, read)
-        refused(service, connection.PERMISSION, "lacks a permission", missing, **login)
+        refused(service, failures.PERMISSION, "lacks a permission", missing, **login)
     permit(ours, r"^(orders|amq\.default)$", ours)
     done = service.command("check", **login)
     assert done.returncode == 0, done.stderr
@@ -155,9 +155,9 @@ def tls_port(tmp_path: Path) -> Iterator[int]:
 
 def test_tls_that_is_not_trusted(service: Service, tls_port: int, tmp_path: Path) -> None:
     tls = {"AMQP_PORT": str(tls_port), "AMQP_TLS": "true"}
-    refused(service, connection.TLS, "is not trusted", **tls)
+    refused(service, failures.TLS, "is not trusted", **tls)
     ca = {"AMQP_TLS_CA": str(tmp_path / "ca.pem")}
-    refused(service, connection.TLS, "is not trusted", "AMQP_TLS_SERVER_NAME", **tls, **ca)  # another name in it
+    refused(service, failures.TLS, "is not trusted", "AMQP_TLS_SERVER_NAME", **tls, **ca)  # another name in it
     # Trusted by CA and name, this port then doesn't speak AMQP.
     done = service.command("check", **tls, **ca, AMQP_TLS_SERVER_NAME="mq")
     assert "trusted" not in done.stderr

@@ -19,7 +19,7 @@ from random import Random
 
 import pytest
 
-from dispatch_app.connection import HEARTBEAT
+from dispatch_app.amqp.connection import HEARTBEAT
 from tests.integration.consumer.harness import (
     SIGKILLED,
     Broker,

@@ -20,8 +20,9 @@ from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 from pika import exceptions
 
-from dispatch_app import deadletter, orders, properties
-from dispatch_app.properties import RawProperties
+from dispatch_app import orders
+from dispatch_app.amqp import envelope, properties
+from dispatch_app.amqp.properties import RawProperties
 from tests.integration.consumer.harness import USER, Broker, Service, until
 
 ROUNDS = int(os.environ.get("DISPATCH_TEST_ROUNDS", "1"))
@@ -114,7 +115,7 @@ _names = st.one_of(
     st.binary(min_size=1, max_size=30),
     st.sampled_from([b"CC", b"BCC", b"x-death", b"x-first-death-queue", b"traceparent"]),
     st.sampled_from(["id", "attempt", "aside", "envelope", "first-seen", "queue", "headers"]).map(
-        lambda name: deadletter.MARK + name.encode()
+        lambda name: envelope.MARK + name.encode()
     ),
 )
 
@@ -178,11 +179,11 @@ def expected_id(body: bytes) -> str | None:
 
 def original(raw: bytes, body: bytes) -> tuple[bytes, bytes]:
     """What a dead letter must give back: all but BCC, which RabbitMQ takes out, and forged notes of Dispatch's."""
-    raw, body, _ = deadletter.unwrap(raw, body)
+    raw, body, _ = envelope.unwrap(raw, body)
     fields = properties.split(raw)
     if "headers" in fields:
         entries = properties.split_table(fields["headers"])
-        entries = [entry for entry in entries if entry[0] != b"BCC" and not entry[0].startswith(deadletter.MARK)]
+        entries = [entry for entry in entries if entry[0] != b"BCC" and not entry[0].startswith(envelope.MARK)]
         fields["headers"] = properties.join_table(sorted(entries))  # a table has no order
     return properties.join(fields), body
 

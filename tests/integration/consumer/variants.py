@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from dispatch_app import __main__, topology
+from dispatch_app.amqp.connection import Delivery
 from dispatch_app.consumer import Consumer
 from dispatch_app.ledger import Ledger
-from dispatch_app.wire import Delivery
 
 COUNTDOWN = "COUNTDOWN"  # variable: after how many passes the crash comes
 

@@ -22,9 +22,9 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
     assert artifact.build(files) == artifact.build(dict(reversed(files.items())))
     assert names(artifact.build(files)) == ["a.py", "a/c.py", "b.py"]
     for copy, stamp in (("one", 1_000_000_000), ("two", 1_700_000_000)):
-        (tmp_path / copy).mkdir()
-        for file in PACKAGE.glob("*.*"):
-            target = tmp_path / copy / file.name
+        for file in (file for file in PACKAGE.rglob("*.*") if file.suffix in (".py", ".txt")):
+            target = tmp_path / copy / file.relative_to(PACKAGE)
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.read_bytes())
             target.chmod(0o600 if copy == "one" else 0o755)
             os.utime(target, (stamp, stamp))
@@ -42,7 +42,8 @@ def test_it_holds_the_package_the_pins_and_the_wheels(tmp_path: Path) -> None:
     found = names(artifact.build(artifact.contents(PACKAGE, {"wheels": [wheel]})))
     assert {"dispatch_app/__main__.py", "requirements.txt", f"wheels/{wheel.name}"} <= set(found)
     assert not [name for name in found if "artifact" in name or "test" in name or "__pycache__" in name]
-    modules = {f"dispatch_app/{file.name}" for file in PACKAGE.glob("*.py")} - {"dispatch_app/artifact.py"}
+    modules = {str(file.relative_to(PACKAGE.parent)) for file in PACKAGE.rglob("*.py")} - {"dispatch_app/artifact.py"}
+    assert "dispatch_app/amqp/connection.py" in modules
     assert modules == {name for name in found if name.startswith("dispatch_app/")}
 
 

@@ -3,16 +3,15 @@
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dispatch_app import consumer as module
-from dispatch_app import properties
-from dispatch_app.consumer import Consumer, Prefix
+from dispatch_app.amqp import properties
+from dispatch_app.consumer import Consumer
 from dispatch_app.health import State
 from dispatch_app.ledger import Ledger, read
 from dispatch_app.orders import Order
@@ -152,19 +151,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path / "ledger.db")
     yield made
     made.ledger.close()
-
-
-@given(st.permutations(range(1, 30)), st.integers(1, 5))
-def test_the_prefix_is_always_contiguous(order: list[int], size: int) -> None:
-    prefix, done = Prefix(), set()
-    for start in range(0, len(order), size):
-        part = order[start : start + size]
-        done |= set(part)
-        before = prefix.tag
-        assert prefix.complete(part) == (prefix.tag > before)
-        assert set(range(1, prefix.tag + 1)) <= done
-        assert prefix.tag + 1 not in done
-    assert prefix.tag == 29
 
 
 def test_orders_are_acknowledged_once_recorded_and_together(bench: Bench) -> None:
@@ -361,6 +347,31 @@ def test_more_than_the_memory_can_take_is_taken_in_smaller_portions(
     assert bench.lost == []
     bench.deliver(10, b" " * 2000)
     assert [getattr(error, "prefetch", 0) for error in bench.lost] == [5]
+
+
+def test_what_has_been_acknowledged_takes_no_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.deliver(1, b"nonsense")
+    bench.broker.fire()
+    bench.confirm(1, "Basic.Nack")
+    for tag in range(2, 102):
+        bench.deliver(tag, f"order-{tag}")
+        bench.broker.fire()
+    assert bench.state.in_flight == 1
+    monkeypatch.setattr(module, "HELD_OCTETS", 10_000)
+    for tag in range(102, 107):
+        bench.deliver(tag, b" " * 2000)
+    assert [getattr(error, "prefetch", 0) for error in bench.lost] == [3]  # half of the six that are in flight
+
+
+@pytest.mark.parametrize(("configured", "expected"), [(6, 3), (1, 1)])
+def test_smaller_portions_are_never_larger_than_what_is_configured(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, configured: int, expected: int
+) -> None:
+    bench.consumer._settings = replace(bench.consumer._settings, prefetch=configured)
+    monkeypatch.setattr(module, "HELD_OCTETS", 10_000)
+    for tag in range(1, 12):
+        bench.deliver(tag, b" " * 1000)
+    assert [getattr(error, "prefetch", 0) for error in bench.lost] == [expected]
 
 
 def test_one_delivery_is_taken_however_large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,14 +55,14 @@ def test_it_ends_once_the_queues_have_stayed_empty(run: Any, capsys: pytest.Capt
     broker = Broker(orders=[7, 0, 2, 0])
     assert run(broker, None) == 0
     # The third look, 1 s on, was the last that found an order.
-    assert broker.now == 1.0 + drain.SETTLE
+    assert broker.now == 1.0 + drain.QUIET
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["7", "0", "2", "0"]
 
 
 def test_orders_to_be_tried_again_are_waited_for(run: Any) -> None:
     broker = Broker(orders_retry_30s=[3, 3, 3, 3, 0])
     assert run(broker, None) == 0
-    assert broker.now == 1.5 + drain.SETTLE
+    assert broker.now == 1.5 + drain.QUIET
 
 
 def test_it_gives_up_in_time_and_tells_what_is_left(run: Any) -> None:

@@ -13,7 +13,8 @@ import yaml
 from pika import exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
-from dispatch_app import connection, health, topology
+from dispatch_app import failures, health, topology
+from dispatch_app.amqp.connection import parameters
 from dispatch_app.settings import load
 from dispatch_app.systemd import Notifier
 
@@ -95,37 +96,37 @@ def test_metrics_are_what_prometheus_reads(served: tuple[str, health.State]) -> 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (socket.gaierror(-2, "unknown"), connection.UNRESOLVABLE),
-        (workflow.AMQPConnectorSocketConnectError(ConnectionRefusedError()), connection.REFUSED),
-        (workflow.AMQPConnectorSocketConnectError(TimeoutError()), connection.TIMED_OUT),
-        (workflow.AMQPConnectorStackTimeout(), connection.TIMED_OUT),
-        (exceptions.AMQPHeartbeatTimeout("x"), connection.TIMED_OUT),
-        (exceptions.ProbableAuthenticationError("x"), connection.CREDENTIALS),
-        (exceptions.ConnectionClosedByBroker(403, "ACCESS_REFUSED - Login was refused"), connection.CREDENTIALS),
-        (exceptions.ConnectionClosedByBroker(530, "NOT_ALLOWED - vhost x not found"), connection.VHOST),
-        (exceptions.ProbableAccessDeniedError("(530) access to vhost '/' refused"), connection.PERMISSION),
-        (exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED - access to queue 'q'"), connection.PERMISSION),
-        (exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - inequivalent arg"), connection.DECLARED),
-        (ssl.SSLCertVerificationError(1, "self-signed"), connection.TLS),
-        (ssl.SSLError(1, "wrong version"), connection.TLS),
-        (exceptions.IncompatibleProtocolError("StreamLostError: SSLError alert certificate required"), connection.TLS),
-        (exceptions.IncompatibleProtocolError("StreamLostError: EOF"), connection.OTHER),
-        (OSError(113, "No route to host"), connection.OTHER),
-        (exceptions.StreamLostError("EOF"), connection.OTHER),
-        (RuntimeError("something else"), connection.OTHER),
+        (socket.gaierror(-2, "unknown"), failures.UNRESOLVABLE),
+        (workflow.AMQPConnectorSocketConnectError(ConnectionRefusedError()), failures.REFUSED),
+        (workflow.AMQPConnectorSocketConnectError(TimeoutError()), failures.TIMED_OUT),
+        (workflow.AMQPConnectorStackTimeout(), failures.TIMED_OUT),
+        (exceptions.AMQPHeartbeatTimeout("x"), failures.TIMED_OUT),
+        (exceptions.ProbableAuthenticationError("x"), failures.CREDENTIALS),
+        (exceptions.ConnectionClosedByBroker(403, "ACCESS_REFUSED - Login was refused"), failures.CREDENTIALS),
+        (exceptions.ConnectionClosedByBroker(530, "NOT_ALLOWED - vhost x not found"), failures.VHOST),
+        (exceptions.ProbableAccessDeniedError("(530) access to vhost '/' refused"), failures.PERMISSION),
+        (exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED - access to queue 'q'"), failures.PERMISSION),
+        (exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - inequivalent arg"), failures.DECLARED),
+        (ssl.SSLCertVerificationError(1, "self-signed"), failures.TLS),
+        (ssl.SSLError(1, "wrong version"), failures.TLS),
+        (exceptions.IncompatibleProtocolError("StreamLostError: SSLError alert certificate required"), failures.TLS),
+        (exceptions.IncompatibleProtocolError("StreamLostError: EOF"), failures.OTHER),
+        (OSError(113, "No route to host"), failures.OTHER),
+        (exceptions.StreamLostError("EOF"), failures.OTHER),
+        (RuntimeError("something else"), failures.OTHER),
     ],
 )
 def test_every_failure_has_its_code_and_a_sentence(error: BaseException, code: int) -> None:
     wrapped = exceptions.AMQPConnectionError(workflow.AMQPConnectionWorkflowFailed([error]))
     for given in (error, wrapped):
-        failure = connection.explain(given, SETTINGS, "mq")
+        failure = failures.explain(given, SETTINGS, "mq")
         assert failure.code == code
         assert failure.remedy
         assert "s3cret-word" not in str(failure)
 
 
 def test_the_password_is_in_nothing_pika_prints() -> None:
-    assert "s3cret-word" not in repr(connection.parameters(SETTINGS, "mq"))
+    assert "s3cret-word" not in repr(parameters(SETTINGS, "mq"))
 
 
 def test_the_order_queue_has_no_arguments_and_retries_lead_back_to_it() -> None:

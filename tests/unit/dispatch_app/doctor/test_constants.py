@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import tomllib
 import yaml
 
-from dispatch_app import artifact
 from dispatch_app.doctor import host, table
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -21,18 +19,6 @@ def test_the_unit_s_first_line_is_what_the_doctor_knows_it_by() -> None:
     texts = [text for text in files.values() if "Written by" in text]
     assert len(texts) >= 3
     assert all(host.OURS in text for text in texts)
-
-
-def test_the_oldest_python_is_the_oldest_that_the_roles_and_the_artifact_serve() -> None:
-    oldest = ".".join(map(str, table.OLDEST_PYTHON))
-    systems = yaml.safe_load((ROLES / "python_runtime/defaults/main.yml").read_text())["python_runtime_systems"]
-    versions = {
-        tuple(map(int, system["interpreter"].rpartition("python")[2].split("."))) for system in systems.values()
-    }
-    assert min(versions) == table.OLDEST_PYTHON
-    assert artifact.PYTHONS[0] == oldest
-    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]
-    assert ruff["target-version"] == f"py{oldest.replace('.', '')}"
 
 
 def test_names_and_places_are_the_roles() -> None:

@@ -155,8 +155,10 @@ def test_an_environment_file() -> None:
     assert units.assignments(text) == {"A": 'x "y" z', "B": "one two", "D": "", "E": "it's"}
 
 
-SOURCES = sorted(PACKAGE.glob("doctor/**/*.py")) + [
-    PACKAGE / f"{name}.py" for name in ("standalone", "__main__", "settings", "connection", "topology", "ledger")
+SOURCES = [
+    *sorted(PACKAGE.glob("doctor/**/*.py")),
+    *(PACKAGE / f"{name}.py" for name in ("standalone", "__main__", "settings", "failures", "topology", "ledger")),
+    *(PACKAGE / "amqp" / f"{name}.py" for name in ("__init__", "connection")),
 ]
 
 

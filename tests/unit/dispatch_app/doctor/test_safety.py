@@ -1,4 +1,4 @@
-"""The doctor on a host in a stranger's hands: nothing of the service's runs as root, and nothing holds the doctor up."""
+"""The doctor on a host in a stranger's hands: the service's files never run as root, and nothing holds it up."""
 
 from __future__ import annotations
 

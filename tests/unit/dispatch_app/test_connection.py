@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import frame, spec
 
-from dispatch_app.wire import Connection, Delivery
+from dispatch_app.amqp.connection import Connection, Delivery
 
 FRAME_MAX = 4096 - 8
 

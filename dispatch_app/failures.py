@@ -1,4 +1,4 @@
-"""How to reach the broker, and what a failure means to the person who must mend it."""
+"""Why the broker can't be reached or used, and what the person who must mend it can do."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ import ssl
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import pika
 from pika import exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
 from .settings import Settings
 
-# Seconds. RabbitMQ's guide on heartbeats calls 5 to 20 optimal; lower ones take a busy peer for a
-# dead one. With 10, pika gives a silent broker up after 15 to 30 s, RabbitMQ a silent client after 20.
-HEARTBEAT = 10
-
 
 class OverflowingError(Exception):
-    """The deliveries at hand take too much memory; `prefetch` of them at a time will not."""
+    """The deliveries held take too much memory; the next connection shall hold at most `prefetch` of them."""
 
     def __init__(self, prefetch: int) -> None:
         super().__init__(f"{prefetch} at a time from now on")
@@ -27,7 +22,7 @@ class OverflowingError(Exception):
 
 
 class Failure(NamedTuple):
-    """A failure as an operator reads it; `code` is the exit code of `dispatch check`."""
+    """A failure as the operator reads it; `code` is the exit code of `dispatch check`."""
 
     code: int
     cause: str
@@ -37,14 +32,14 @@ class Failure(NamedTuple):
         return f"{self.cause}; {self.remedy}"
 
 
-# What pika raises where a connection or a channel fails.
+# The exceptions pika raises when a connection or a channel fails.
 ERRORS = (exceptions.AMQPError, AMQPConnectorException, OSError)
 
 UNRESOLVABLE, REFUSED, TIMED_OUT, CREDENTIALS, VHOST, PERMISSION, DECLARED, TLS, OTHER = range(10, 19)
 
 _LOG = "look at RabbitMQ's log"
 _GRANT = "grant it: rabbitmqctl set_permissions -p {s.vhost} {s.user} …"
-# The first that fits, by exception.
+# The first row whose exception type fits counts.
 _ERRORS: tuple[tuple[type[BaseException], int, str, str], ...] = (
     (ssl.SSLCertVerificationError, TLS, "the certificate of {where} is not trusted ({detail})",
      "set AMQP_TLS_CA to the CA that signed it, or AMQP_TLS_SERVER_NAME to the name in it"),
@@ -65,7 +60,7 @@ _ERRORS: tuple[tuple[type[BaseException], int, str, str], ...] = (
     (OverflowingError, OTHER, "the messages at hand take too much memory", "nothing to do: they are taken {detail}"),
     (OSError, OTHER, "{where} can't be reached ({detail})", "look at this host's routes and firewall"),
 )  # fmt: skip
-# The first that fits, by reply code (AMQP 0-9-1, 1.2) and a part of the reply text.
+# The first row whose reply code (AMQP 0-9-1, 1.2) and part of the reply text fit counts.
 _REPLIES = (
     (403, "access to", PERMISSION, "user {s.user} lacks a permission ({text})", _GRANT),
     (403, "", CREDENTIALS, "{where} refuses the credentials of user {s.user}", "correct AMQP_USER and the password"),
@@ -81,27 +76,8 @@ _REPLIES = (
 )  # fmt: skip
 
 
-def parameters(settings: Settings, host: str, name: str = "dispatch") -> pika.ConnectionParameters:
-    """Return pika's parameters for one host; `name` is what RabbitMQ shows of the connection.
-
-    Raises OSError (ssl.SSLError is one) for bad TLS files.
-    """
-    options = None
-    if settings.tls:
-        context = ssl.create_default_context(cafile=settings.tls.ca)
-        if settings.tls.cert:
-            context.load_cert_chain(settings.tls.cert, settings.tls.key)
-        options = pika.SSLOptions(context, settings.tls.server_name or host)
-    return pika.ConnectionParameters(
-        host=host, port=settings.port, virtual_host=settings.vhost, ssl_options=options,
-        credentials=pika.PlainCredentials(settings.user, settings.password),
-        heartbeat=HEARTBEAT, socket_timeout=5, stack_timeout=10,  # seconds
-        client_properties={"connection_name": f"{name}@{socket.gethostname()}"},
-    )  # fmt: skip
-
-
 def explain(error: BaseException, settings: Settings, host: str) -> Failure:
-    """Say in plain words why reaching or using the broker failed."""
+    """Return in plain words why reaching or using the broker failed."""
     known: dict[str, object] = {"where": f"{host}:{settings.port}", "host": host, "s": settings}
     for part in _chain(error):
         reply, text = getattr(part, "reply_code", None), str(getattr(part, "reply_text", part))
@@ -110,7 +86,7 @@ def explain(error: BaseException, settings: Settings, host: str) -> Failure:
         elif isinstance(part, exceptions.ProbableAccessDeniedError):
             reply = 530
         elif isinstance(part, exceptions.IncompatibleProtocolError) and "SSL" in text:
-            # With TLS 1.3 a server refuses a client's certificate only after the handshake (RFC 8446, 4.4.2.4).
+            # In TLS 1.3 a server refuses a client's certificate only after the handshake (RFC 8446, 4.4.2.4).
             remedy = "set AMQP_TLS_CERT and AMQP_TLS_KEY to a certificate it accepts"
             return Failure(TLS, f"{known['where']} ended the TLS connection", remedy)
         if reply:

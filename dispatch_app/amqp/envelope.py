@@ -1,10 +1,10 @@
-"""How an order that failed travels on: unchanged, with notes beside it.
+"""How a failed order travels on: unchanged, with notes beside it.
 
-Notes are headers named `x-dispatch-…`. Properties that would harm the copy are put aside in one
-of them: `expiration` would make it vanish, `CC` and `BCC` would route more copies, a foreign
-`user_id` or a malformed `CC` makes the broker close the channel with 406, and an old `x-death` can
-make it drop the copy as a cycle (RabbitMQ docs: TTL, Sender-Selected Distribution, Validated
-User-ID, Dead Letter Exchanges).
+Notes are headers named `x-dispatch-…`. Properties that would harm the copy are put aside in one of
+them: `expiration` would make it vanish; `CC` and `BCC` would route more copies; a foreign `user_id` or
+a malformed `CC` makes the broker close the channel with 406; and an old `x-death` can make the broker
+drop the copy as a cycle (RabbitMQ docs: TTL, Sender-Selected Distribution, Validated User-ID, Dead
+Letter Exchanges).
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Any
 
 from .properties import ERRORS, Headers, decode, encode, join, join_table, split, split_table
 
-MARK = b"x-dispatch-"  # found in the property list of every message that carries notes
+MARK = b"x-dispatch-"  # stands in the property list of every message that carries notes
 
-# Ways to send a copy: properties in place; properties in front of the body, where no broker minds
-# them; the body alone, for one so long that nothing fits beside it.
+# There are three ways to send a copy: with its properties in place; with its properties in front of the body,
+# where no broker looks at them; and the body alone, when it is so long that nothing fits beside it.
 IN_PLACE, ENVELOPED, BARE = range(3)
 
 _FIELDS = ("expiration", "user_id", "reply_to")
 _HEADERS = (b"CC", b"BCC", b"x-death", b"x-first-death-", b"x-last-death-")
-_PERSISTENT = b"\2"  # delivery mode: a durable queue keeps it over a restart
-_OVERHEAD = 8 + 12  # octets of a frame and of a content header around the property list
+_PERSISTENT = b"\2"  # a delivery mode: a durable queue keeps such a message over a restart
+_OVERHEAD = 8 + 12  # octets of the frame and of the content header around a property list
 
 
 def text(value: object, longest: int = 500) -> str:
-    """Return text fit for a header: bounded, and encodable whatever it holds."""
+    """Return `value` as text that fits into a header: at most `longest` characters, all encodable."""
     return str(value)[:longest].encode("utf-8", "replace").decode()
 
 
 def wrap(raw: bytes, body: bytes, notes: dict[str, Any], way: int, frame_max: int) -> tuple[bytes, bytes]:
-    """Return property list and body of a copy of a message, with `notes` as headers.
+    """Return the property list and the body of a copy of a message, with `notes` as headers.
 
-    `frame_max` is the connection's, in octets: a property list can't be split over frames.
+    `frame_max` is the size in octets of the connection's largest frame: a property list must fit into one.
     """
     noted = _noted(notes)
     if way == IN_PLACE:
@@ -42,7 +42,7 @@ def wrap(raw: bytes, body: bytes, notes: dict[str, Any], way: int, frame_max: in
             if len(wrapped) + _OVERHEAD <= frame_max:
                 return wrapped, body
         except ERRORS:
-            pass  # a type RabbitMQ knows and this doesn't: the envelope takes any bytes
+            pass  # RabbitMQ knows a type that this module doesn't; the envelope takes any bytes
         way = ENVELOPED
     noted += _noted({"envelope": len(raw)} if way == ENVELOPED else {"properties": "lost"})
     fields = {"headers": join_table(noted), "delivery_mode": _PERSISTENT}
@@ -56,7 +56,7 @@ def _noted(notes: dict[str, Any]) -> Headers:
 def _in_place(raw: bytes, noted: Headers) -> bytes:
     fields = split(raw)
     if "headers" not in fields:
-        noted = noted + _noted({"headers": "none"})  # not the same as an empty table
+        noted = noted + _noted({"headers": "none"})  # which is not the same as an empty table
     headers = split_table(fields.pop("headers", b""))
     aside = {name: fields.pop(name) for name in _FIELDS if name in fields}
     if harmful := [entry for entry in headers if entry[0].startswith(_HEADERS)]:
@@ -64,7 +64,7 @@ def _in_place(raw: bytes, noted: Headers) -> bytes:
     kept = [entry for entry in headers if not entry[0].startswith((MARK, *_HEADERS))]
     mode = fields.get("delivery_mode")
     if mode != _PERSISTENT:
-        aside["delivery_mode"] = mode or b"\0"  # 0, which no publisher sends, stands for none
+        aside["delivery_mode"] = mode or b"\0"  # no publisher sends 0, so it stands for none
     kept += noted + (_noted({"aside": join(aside)}) if aside else [])
     return join({**fields, "headers": join_table(kept), "delivery_mode": _PERSISTENT})
 
@@ -72,7 +72,7 @@ def _in_place(raw: bytes, noted: Headers) -> bytes:
 def unwrap(raw: bytes, body: bytes) -> tuple[bytes, bytes, dict[str, Any]]:
     """Return the original property list, the original body, and the notes.
 
-    Never raises; headers that only look like notes come back as none.
+    Never raises; headers that only look like notes yield no notes.
     """
     if MARK not in raw:
         return raw, body, {}
@@ -82,9 +82,9 @@ def unwrap(raw: bytes, body: bytes) -> tuple[bytes, bytes, dict[str, Any]]:
         notes = {n[len(MARK) :].decode(): decode(value) for n, value in headers if n.startswith(MARK)}
         size, aside = notes.pop("envelope", None), notes.pop("aside", None)
         if isinstance(size, int) and 2 <= size <= len(body):
-            split(body[:size])  # anyone can send such a header: is there a property list?
+            split(body[:size])  # raises if there is no property list: anyone can send such a header
             return body[:size], body[size:], notes
-        # Death headers on a copy are its retry queue's doing; the original's are aside.
+        # The retry queue added the copy's death headers; those of the original are aside.
         kept = [entry for entry in headers if not entry[0].startswith((MARK, *_HEADERS))]
         if isinstance(aside, bytes):
             fields.update(split(aside))

@@ -1,9 +1,10 @@
 """AMQP content properties, kept as the bytes they arrived as.
 
-pika decodes headers with loss (a double becomes an int) and raises on some that RabbitMQ lets
-through (a timestamp after the year 9999). A consumer that hands messages on unchanged, and that
-no message may stop, reads the encoding itself (AMQP 0-9-1, 4.2.5 types, 4.2.6 content framing).
-Functions here raise one of ERRORS for bytes that are not what they should be, unless they say not.
+pika loses information when it decodes headers (a double becomes an int), and raises for some that
+RabbitMQ lets through (a timestamp after the year 9999). A consumer that passes messages on unchanged,
+and that no message may stop, therefore reads the encoding itself (AMQP 0-9-1, 4.2.5 types, 4.2.6
+content framing). Functions here raise one of ERRORS for bytes that are malformed, unless their
+docstring says that they never raise.
 """
 
 from __future__ import annotations
@@ -14,21 +15,22 @@ from typing import Any
 from pika import data, spec
 
 ERRORS = (ValueError, IndexError, struct.error)
-Headers = list[tuple[bytes, bytes]]  # name, and value with its type tag, both as encoded
+Headers = list[tuple[bytes, bytes]]  # the name, and the value with its type tag, both as encoded
 
-# Properties in wire order, the first has flag bit 15; where not a short string: a table, or its octets.
+# Properties in the order of the wire; flag bit 15 belongs to the first. All are short strings, except the table
+# `headers` and those that _OCTETS gives a fixed size.
 _NAMES = (
     "content_type", "content_encoding", "headers", "delivery_mode", "priority", "correlation_id", "reply_to",
     "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id",
 )  # fmt: skip
 _OCTETS = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
-# Octets of fixed-size field values by type tag, as RabbitMQ reads them; _LONG ones lead with a length.
+# The sizes in octets of field values by type tag, as RabbitMQ reads them; those in _LONG begin with their length.
 _FIXED = dict(zip(b"tbBsuUIiflLdTDV", (1, 1, 1, 2, 2, 2, 4, 4, 4, 8, 8, 8, 8, 5, 0), strict=True))
 _LONG = b"SxAF"
 
 
 class RawProperties:
-    """Message properties as pika passes them around, neither decoded nor encoded."""
+    """Message properties that pika passes around without decoding or encoding them."""
 
     INDEX = spec.BasicProperties.INDEX
 
@@ -36,16 +38,16 @@ class RawProperties:
         self.raw = raw  # property flags and property list
 
     def decode(self, encoded: bytes) -> None:
-        """Take the rest of a content header frame as it is."""
+        """Keep the rest of a content header frame as it is."""
         self.raw = encoded
 
     def encode(self) -> list[bytes]:
-        """Give pika the pieces of the frame to send."""
+        """Return the pieces of the frame for pika to send."""
         return [self.raw]
 
 
 def install() -> None:
-    """Make pika create RawProperties for every content header it receives."""
+    """Make pika create RawProperties for every content header that it receives, in this whole process."""
     spec.props[RawProperties.INDEX] = RawProperties
 
 
@@ -59,18 +61,18 @@ def split(raw: bytes) -> dict[str, bytes]:
             fields[name] = raw[at : at + size]
             at += size
     if at != len(raw) or flags & 3:
-        raise ValueError("no property list")
+        raise ValueError("not a property list")
     return fields
 
 
 def join(fields: dict[str, bytes]) -> bytes:
-    """Put encoded fields together: the inverse of split."""
+    """Join encoded fields into a property list: the inverse of split."""
     flags = sum(0x8000 >> bit for bit, name in enumerate(_NAMES) if name in fields)
     return struct.pack(">H", flags) + b"".join(fields[name] for name in _NAMES if name in fields)
 
 
 def split_table(table: bytes) -> Headers:
-    """Split an encoded field table into its entries; no bytes at all are an empty one."""
+    """Split an encoded field table into its entries; no bytes at all count as an empty table."""
     entries, at = [], 4
     while at < len(table):
         value = at + 1 + table[at]
@@ -81,7 +83,7 @@ def split_table(table: bytes) -> Headers:
         entries.append((table[at + 1 : value], table[value : value + size]))
         at = value + size
     if table and at != len(table):
-        raise ValueError("no field table")
+        raise ValueError("not a field table")
     return entries
 
 
@@ -105,12 +107,12 @@ def decode(value: bytes) -> Any:
     """Decode one encoded header value for people to read; never raises."""
     try:
         return data.decode_value(value, 0)[0]
-    except Exception:  # pika raises many kinds; what it can't decode is shown as bytes
+    except Exception:  # pika raises many kinds; a value that it can't decode is shown as bytes
         return value
 
 
 def show(raw: bytes) -> dict[str, Any]:
-    """Return a property list decoded for people and tools to read; never raises."""
+    """Decode a property list for people and tools to read; never raises."""
     try:
         shown: dict[str, Any] = {}
         for name, value in split(raw).items():
@@ -125,7 +127,7 @@ def show(raw: bytes) -> dict[str, Any]:
 
 
 def correlation_id(raw: bytes) -> str | None:
-    """Return the correlation id, cheaply where there is none; never raises."""
+    """Return the correlation id, if any, cheaply where there is none; never raises."""
     if not raw[0] & 0x04:  # flag bit 10
         return None
     try:

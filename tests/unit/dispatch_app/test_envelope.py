@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import spec
 
-from dispatch_app import properties
-from dispatch_app.deadletter import BARE, ENVELOPED, IN_PLACE, text, unwrap, wrap
+from dispatch_app.amqp import properties
+from dispatch_app.amqp.envelope import BARE, ENVELOPED, IN_PLACE, text, unwrap, wrap
 
 FRAME_MAX = 131072
 NOTES: dict[str, Any] = {"reason": "not-json", "attempt": 2, "order-id": "o-1"}

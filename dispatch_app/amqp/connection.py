@@ -1,14 +1,16 @@
-"""pika's connection with a short way for deliveries.
+"""Connections to RabbitMQ: their parameters, and pika's connection with a shortcut for deliveries.
 
-pika builds three frame objects for a message and looks for callbacks of each, 9 µs in all; it
-decodes names, which may be any octets, and rejects by itself what is delivered while a consumer is
-being cancelled. This reads the deliveries of one channel from the receive buffer, those in one
-piece in 2 µs, and leaves every other frame to pika (AMQP 0-9-1, 4.2.3 general frame format, 4.2.6
-content framing).
+For each message pika builds three frame objects and looks up the callbacks of each, which takes 9 µs.
+It also decodes names, which may hold any octets, and by itself rejects what is delivered while a
+consumer is being cancelled. `Connection` reads the deliveries of one channel straight from the
+receive buffer, in 2 µs where a delivery has arrived whole, and leaves every other frame to pika (AMQP
+0-9-1, 4.2.3 general frame format, 4.2.6 content framing).
 """
 
 from __future__ import annotations
 
+import socket
+import ssl
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +18,13 @@ from typing import Any
 import pika
 from pika import frame, spec
 
-# delivery tag, redelivered (0 or 1), exchange and routing key as encoded, property list, body
+from ..settings import Settings
+
+# Seconds. RabbitMQ's guide on heartbeats recommends 5 to 20; shorter ones mistake a busy peer for a
+# dead one. With 10, pika gives up on a silent broker after 15 to 30 s, and RabbitMQ on a silent client after 20.
+HEARTBEAT = 10
+
+# Delivery tag, redelivered (0 or 1), exchange and routing key as encoded, property list, body.
 Delivery = tuple[int, int, bytes, bytes, bytes]
 
 _frame = struct.Struct(">BHI").unpack_from  # type, channel, octets of payload; then payload, 0xCE
@@ -26,12 +34,38 @@ _DELIVER = struct.pack(">I", spec.Basic.Deliver.INDEX)
 _METHOD, _HEADER, _BODY = spec.FRAME_METHOD, spec.FRAME_HEADER, spec.FRAME_BODY
 
 
+def parameters(settings: Settings, host: str, name: str = "dispatch") -> pika.ConnectionParameters:
+    """Return pika's parameters for one host; `name` is the name RabbitMQ shows for the connection.
+
+    Raises OSError (ssl.SSLError is one) for TLS files that can't be used.
+    """
+    options = None
+    if settings.tls:
+        context = ssl.create_default_context(cafile=settings.tls.ca)
+        if settings.tls.cert:
+            context.load_cert_chain(settings.tls.cert, settings.tls.key)
+        options = pika.SSLOptions(context, settings.tls.server_name or host)
+    return pika.ConnectionParameters(
+        host=host, port=settings.port, virtual_host=settings.vhost, ssl_options=options,
+        credentials=pika.PlainCredentials(settings.user, settings.password),
+        heartbeat=HEARTBEAT, socket_timeout=5, stack_timeout=10,  # seconds
+        client_properties={"connection_name": f"{name}@{socket.gethostname()}"},
+    )  # fmt: skip
+
+
+def frame_max(conn: pika.BlockingConnection) -> int:
+    """Return the size in octets of the largest frame both sides agreed on; pika has no public name for it."""
+    size: int = conn._impl.params.frame_max
+    return size
+
+
 class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika ships no types
-    """A SelectConnection whose `sink`, once set, gets the deliveries on channel `sink_channel`."""
+    """A SelectConnection that passes the deliveries on channel `sink_channel` to `sink`, once that is set."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Take what SelectConnection takes."""
-        self._pieces: list[bytes] = []  # of a delivery in several frames: method, header, and what there is of the body
+        """Take the arguments of SelectConnection."""
+        # Of a delivery in several frames: its method, its header, and the parts of its body so far.
+        self._pieces: list[bytes] = []
         super().__init__(*arguments, **options)
 
     sink: Callable[[Delivery], None] | None = None
@@ -39,7 +73,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika ships no 
     _frame_buffer: bytes
 
     def abort(self, error: Exception) -> None:
-        """End the connection without waiting for the broker; its callback gets `error`."""
+        """End the connection without waiting for the broker; its close callback is given `error`."""
         self._terminate_stream(error)
 
     def _on_data_available(self, data_in: bytes) -> None:
@@ -56,7 +90,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika ships no 
                 break
             if self._pieces and channel == number and kind in (_HEADER, _BODY):
                 self._pieces.append(data[at + 7 : header - 1])
-                self._give_if_whole(self._pieces, sink)
+                self._pass_on_if_whole(self._pieces, sink)
                 at = header
                 continue
             if kind == _METHOD and channel == number and data.startswith(_DELIVER, at + 7):
@@ -74,12 +108,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika ships no 
                         break
                     kind, channel, size = _frame(data, content)
                     stop = content + 8 + size
-                    # A body over several frames, or frames of another channel in between: not in one piece.
+                    # Not in one piece if the body takes several frames, or frames of another channel stand between.
                     whole = kind == _BODY and channel == number and size == length
                     if whole and stop > end:
                         break
                 if whole:
-                    start = at + 12 + data[at + 11]  # past the consumer tag
+                    start = at + 12 + data[at + 11]  # after the consumer tag
                     tag, redelivered = _tag(data, start)
                     body = data[content + 7 : stop - 1]
                     sink((tag, redelivered, data[start + 9 : header - 1], data[header + 19 : content - 1], body))
@@ -91,14 +125,14 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika ships no 
             value: Any = frame.decode_frame(data[at:header])[1]
             at = header
             self._process_frame(value)
-        self.bytes_received += at  # what pika's heartbeat checker watches
+        self.bytes_received += at  # pika's heartbeat checker watches this
         self._frame_buffer = data[at:]
 
-    def _give_if_whole(self, pieces: list[bytes], sink: Callable[[Delivery], None]) -> None:
+    def _pass_on_if_whole(self, pieces: list[bytes], sink: Callable[[Delivery], None]) -> None:
         method, header, *body = pieces
         if sum(map(len, body)) < _octets(header, 4)[0]:
             return
         self._pieces = []
-        start = 5 + method[4]  # past the method's number and the consumer tag
+        start = 5 + method[4]  # after the method's number and the consumer tag
         tag, redelivered = _tag(method, start)
         sink((tag, redelivered, method[start + 9 :], header[12:], b"".join(body)))
