@@ -21,10 +21,12 @@ NAME, USER, HOME = "dispatch", "roboshop", "/app"
 COMPLETE, ACTIVATED = ".complete", ".activated"  # marks of a release
 OLDEST_PYTHON = (3, 10)
 
-# All that a fix may run where Ansible is run: a report comes from a host, which may be in a stranger's hands.
+# All that a fix may run where Ansible is run: a report comes from a host, which may be in a stranger's hands. Ansible
+# fills in templates in the arguments of -a, so the path has none of their characters.
 CONTROLLER_COMMAND = re.compile(
-    r"(ansible \{host\} --become -m ansible\.builtin\.file -a 'path=/[^'\s]+ state=absent' && )?"
-    r"ansible-playbook playbooks/[a-z_]+\.yml"
+    r"(ansible \{host\} --become -m ansible\.builtin\.file -a 'path=/[\w./+-]+ state=absent' && )?"
+    r"ansible-playbook playbooks/(dispatch|rabbitmq|rollback|site)\.yml",
+    re.ASCII,
 )
 
 
