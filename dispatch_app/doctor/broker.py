@@ -131,10 +131,10 @@ class Broker:
 
         Raises LookError.
         """
-        from pika import exceptions
-
         if self.login.kind:
             raise LookError("nobody is logged in")
+        from pika import exceptions
+
         try:
             channel = self._conn.channel()
             answer = getattr(channel, request)(*args, **options)

@@ -131,6 +131,15 @@ def test_metrics_that_are_none_end_no_doctor(case: Case, monkeypatch: pytest.Mon
     assert Case().process.counters == {}
 
 
+def test_without_pika_what_amqp_tells_is_unknown(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pika", None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        variables = {"AMQP_HOST": "127.0.0.1", "AMQP_PORT": str(server.getsockname()[1]), "AMQP_USER": "a"}
+        monkeypatch.setattr(case.host, "environment", {**variables, "AMQP_PASS": "b"})
+        with pytest.raises(table.LookError, match="this Python has no pika"):
+            case.broker.refusal("exchange_declare")
+
+
 # -- drop-ins ------------------------------------------------------------------------------
 
 
