@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import yaml
-
 from dispatch_app.doctor import host, table
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -23,10 +21,8 @@ def test_the_unit_s_first_line_is_what_the_doctor_knows_it_by() -> None:
 
 def test_names_and_places_are_the_roles() -> None:
     dispatch = (ROLES / "dispatch/vars/main.yml").read_text()
-    service = yaml.safe_load((ROLES / "app_service/defaults/main.yml").read_text())
     for key, value in (("name", table.NAME), ("user", table.USER), ("home", table.HOME)):
         assert re.search(rf"^__dispatch_{key}: {value}$", dispatch, re.MULTILINE), key
-    assert (service["app_service_user"], service["app_service_home"]) == (table.USER, table.HOME)
     places = (ROLES / "app_service/vars/main.yml").read_text()
     for place in (host.UNIT, host.CONFIGURATION):
         assert f'"{str(place).replace(table.NAME, "{{ app_service_name }}")}"' in places
