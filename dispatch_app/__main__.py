@@ -56,7 +56,7 @@ def check(_: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Tell what is wrong with Dispatch on this host and what mends it; change nothing."""
-    from .doctor import EX_NOPERM, show
+    from .doctor.examine import EX_NOPERM, show
 
     if os.geteuid() != 0:
         print("failed: the doctor reads what root alone may read; run it as root.", file=sys.stderr)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import html
+import importlib
 import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dispatch_app.doctor import AREAS
-from dispatch_app.doctor_checks import CHECKS
+from dispatch_app.doctor.checks import CHECKS
+from dispatch_app.doctor.table import AREAS
 from tests.lab import engine
-from tests.lab.ansible import ROOT
+
+doctor = importlib.import_module("roles.dispatch.filter_plugins.dispatch_doctor")
 
 NASTY = '<script>document.title = "run"</script> & "quoted" {{ 7 * 7 }} ' + "long" * 60
 FLOW = {"broker": "10.0.1.20", "vhost": "/", "exchange": "robot-shop", "queue": "orders"}
@@ -104,7 +105,8 @@ def report(host: str, *ids: str, **more: Any) -> dict[str, Any]:
     checks = {check.id: check for check in CHECKS}
     findings = [
         {
-            "id": name, "area": checks[name].area, "severity": checks[name].severity, "evidence": f"{name}: {NASTY}",
+            "id": name, "area": checks[name].area, "severity": checks[name].severity,
+            "about": checks[name].about, "evidence": f"{name}: {NASTY}",
             "cause": f"The cause of {name}.", "fix": {"where": "host", "command": f"mend {name} && {NASTY}"},
         }
         for name in ids
@@ -122,38 +124,25 @@ def report(host: str, *ids: str, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def render(directory: Path, reports: dict[str, Any], fleet: list[Any] | None = None) -> str:
-    """Render the page as the playbook does."""
-    target, seen, play = directory / "doctor.html", directory / "reports.json", directory / "render.yml"
-    seen.write_text(json.dumps({"reports": reports, "fleet": fleet or []}))
-    read = f"(lookup('ansible.builtin.file', '{seen}') | from_json)"
-    template = {"src": str(ROOT / "roles/dispatch/templates/doctor.html.j2"), "dest": str(target), "mode": "0644"}
-    variables = {
-        "__dispatch_reports": f"{{{{ {read}.reports }}}}",
-        "__dispatch_fleet_findings": f"{{{{ {read}.fleet }}}}",
+def render(reports: dict[str, Any]) -> str:
+    """Render the page as the playbook does, of what each host printed or, as text, why it could not be examined."""
+    results = {
+        h: {"msg": seen} if isinstance(seen, str) else {"stdout": json.dumps(seen)} for h, seen in reports.items()
     }
-    task = {"ansible.builtin.template": template, "vars": variables}
-    play.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
-    command = [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local"]
-    command += ["-e", f"ansible_python_interpreter={sys.executable}", str(play)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return target.read_text()
+    return str(doctor.page(doctor.collect(results, ["inventories/lab"])))
 
 
 @pytest.fixture(scope="module")
-def ill(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A fleet with every finding there is, and a host that could not be examined."""
+def ill() -> str:
+    """A fleet with every finding there is, two releases, and a host that could not be examined."""
     reports = {
         "10.0.2.10": report("a"),
         "10.0.2.11": report("b", *(check.id for check in CHECKS)),
-        "10.0.2.12": {"unexamined": NASTY},
+        "10.0.2.12": NASTY,
         "10.0.2.13": report("d", "address-placeholder", flow={}, release=None),
-        "10.0.2.14": report("e", "broker-refused", flow=FLOW),
+        "10.0.2.14": report("e", "broker-refused", flow=FLOW, release="ba9876543210"),
     }
-    fix = {"where": "controller", "command": "ansible-playbook playbooks/dispatch.yml"}
-    two = {"id": "two-versions", "severity": "warning", "evidence": "1, 2", "cause": "Two are live.", "fix": fix}
-    return render(tmp_path_factory.mktemp("ill"), reports, [two])
+    return render(reports)
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -182,8 +171,8 @@ def test_it_tells_everything_and_runs_nothing(browse: Callable[..., dict[str, An
     assert "url(http" not in ill
 
 
-def test_a_healthy_fleet_says_so(browse: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    found = browse(render(tmp_path, {"one": report("one"), "two": report("two")}), 1200, False)
+def test_a_healthy_fleet_says_so(browse: Callable[..., dict[str, Any]]) -> None:
+    found = browse(render({"one": report("one"), "two": report("two")}), 1200, False)
     assert found["title"] == "Dispatch: healthy"
     assert "All 2 hosts are healthy." in found["text"]
     assert "What is wrong" not in found["text"]

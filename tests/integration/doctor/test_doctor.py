@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dispatch_app.doctor_checks import CHECKS
+from dispatch_app.doctor.checks import CHECKS
 from tests.integration.conftest import until
-from tests.integration.doctor_lab import BROKER, MANUAL, PLAIN, TLS, Clinic, boot
+from tests.integration.doctor.doctor_lab import BROKER, MANUAL, PLAIN, TLS, Clinic, boot
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import put
 

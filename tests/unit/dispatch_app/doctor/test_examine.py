@@ -1,8 +1,9 @@
-"""The doctor without a host: what it reads of a unit, the order of its checks, what it prints."""
+"""The doctor without a host: the order of its checks, what it reports, and what it prints."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import shutil
 import subprocess
@@ -11,24 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from dispatch_app import __version__, artifact, doctor, doctor_host
+import dispatch_app
+from dispatch_app import __version__, artifact
 from dispatch_app.__main__ import main
-from dispatch_app.doctor_broker import LookError
-from dispatch_app.doctor_checks import CHECKS, ERROR, WARNING, Check, Finding, Patient
+from dispatch_app.doctor import checks, host, report, units
+from dispatch_app.doctor import examine as doctor
+from dispatch_app.doctor.case import Case
+from dispatch_app.doctor.checks import CHECKS
+from dispatch_app.doctor.table import AREAS, ERROR, WARNING, Check, Finding, LookError
 
-PACKAGE = Path(doctor.__file__).parent
+PACKAGE = Path(dispatch_app.__file__).parent
 FOUND = Finding("seen", "cause", "mend {host}")
 
 
-def found(_: Patient) -> Finding:
+def found(_: Case) -> Finding:
     return FOUND
 
 
-def nothing(_: Patient) -> None:
+def nothing(_: Case) -> None:
     return None
 
 
-def blind(_: Patient) -> None:
+def blind(_: Case) -> None:
     raise LookError("no light")
 
 
@@ -37,11 +42,11 @@ def examine(monkeypatch: pytest.MonkeyPatch, *checks: Check) -> tuple[list[str],
     settings = Check("settings-invalid", "settings", ERROR, "a", nothing)
     permissions = Check("permission-missing", "login", ERROR, "b", blind)
     monkeypatch.setattr(doctor, "CHECKS", (*checks, settings, permissions))
-    monkeypatch.setattr(doctor_host.Host, "environment", {"AMQP_HOST": "127.0.0.1", "AMQP_PASS": "secret"})
-    monkeypatch.setattr(doctor_host.Host, "unit", dict.fromkeys(doctor_host._PROPERTIES, ""))
-    report = doctor.examine()
-    states = {check["id"]: (check["state"], check["because"]) for check in report["checks"]}
-    return [finding["id"] for finding in report["findings"]], states, report["exit_code"]
+    monkeypatch.setattr(host.Host, "environment", {"AMQP_HOST": "127.0.0.1", "AMQP_PASS": "secret"})
+    monkeypatch.setattr(host.Host, "unit", dict.fromkeys(host._PROPERTIES, ""))
+    seen = doctor.examine()
+    states = {check["id"]: (check["state"], check["because"]) for check in seen["checks"]}
+    return [finding["id"] for finding in seen["findings"]], states, seen["exit_code"]
 
 
 def test_errors_come_before_warnings_and_give_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +81,7 @@ def test_what_could_not_be_looked_at_is_no_finding_and_hides_nothing(monkeypatch
 
 
 def test_a_check_that_ends_by_itself_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ends(_: Patient) -> None:
+    def ends(_: Case) -> None:
         raise ZeroDivisionError
 
     first = Check("a", "flow", ERROR, "a", ends)
@@ -95,7 +100,7 @@ def test_the_artifact_is_a_program(tmp_path: Path) -> None:
 
 
 def test_a_password_in_the_evidence_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leaks(_: Patient) -> Finding:
+    def leaks(_: Case) -> Finding:
         return Finding("amqp://roboshop:secret@10.0.1.20", "cause", "fix")
 
     check = Check("a", "service", ERROR, "a", leaks)
@@ -105,9 +110,9 @@ def test_a_password_in_the_evidence_is_left_out(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_text_names_the_finding_its_cause_and_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     examine(monkeypatch, Check("a-fault", "service", ERROR, "the title", found))
-    report = doctor.examine()
-    text = doctor.text(report)
-    assert f"    mend {report['host']}" in text
+    seen = doctor.examine()
+    text = report.text(seen)
+    assert f"    mend {seen['host']}" in text
     for words in ("error: a-fault", "seen: seen", "cause: cause", "fix, on the host, as root:", "FAULT"):
         assert words in text
 
@@ -139,21 +144,43 @@ def test_a_unit_s_directives() -> None:
     text = (
         "[Unit]\nUser=no\n[Service]\n# User=no\nUser = a\nExecStart=/bin/x \\\n  y\nEnvironment=A=1\nEnvironment=B=2\n"
     )
-    doctor_host.directives(text, into)
+    units.directives(text, into)
     assert into == {"User": ["a"], "ExecStart": ["/bin/x    y"], "Environment": ["A=1", "B=2"]}
-    doctor_host.directives("[Service]\nEnvironment=\nEnvironment=C=3\n", into)
+    units.directives("[Service]\nEnvironment=\nEnvironment=C=3\n", into)
     assert into["Environment"] == ["C=3"]
 
 
 def test_an_environment_file() -> None:
     text = '# A=no\nA="x \\"y\\" z"\nB=one two\n;C=no\n\nD=\nE=it\'s\n'
-    assert doctor_host.assignments(text) == {"A": 'x "y" z', "B": "one two", "D": "", "E": "it's"}
+    assert units.assignments(text) == {"A": 'x "y" z', "B": "one two", "D": "", "E": "it's"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["doctor", "doctor_broker", "doctor_checks", "doctor_host", "standalone", "__main__", "settings", "failures",
-     "topology", "ledger", "amqp/__init__", "amqp/connection"],
-)  # fmt: skip
-def test_what_runs_on_the_platform_s_python_has_the_syntax_of_3_9(module: str) -> None:
-    ast.parse((PACKAGE / f"{module}.py").read_text(), feature_version=(3, 9))
+SOURCES = [
+    *sorted(PACKAGE.glob("doctor/**/*.py")),
+    *(PACKAGE / f"{name}.py" for name in ("standalone", "__main__", "settings", "failures", "topology", "ledger")),
+    *(PACKAGE / "amqp" / f"{name}.py" for name in ("__init__", "connection")),
+]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))
+def test_what_runs_on_the_platform_s_python_has_the_syntax_of_3_9(source: Path) -> None:
+    ast.parse(source.read_text(), feature_version=(3, 9))
+
+
+def test_a_check_stands_in_the_file_of_its_area() -> None:
+    for name in AREAS:
+        module = importlib.import_module(f"{checks.__name__}.{name}")
+        found = [check for value in vars(module).values() if isinstance(value, tuple) for check in value
+                 if isinstance(check, Check)]  # fmt: skip
+        assert {check.area for check in found} == {name}
+        assert set(found) <= set(CHECKS)
+
+
+def test_the_artifact_s_doctor_needs_no_package_but_its_own(tmp_path: Path) -> None:
+    program = tmp_path / "dispatch.zip"
+    program.write_bytes(artifact.build(artifact.contents(PACKAGE, {})))
+    code = (
+        f"import sys; sys.path[:0] = [{str(program)!r}]; import dispatch_app.doctor.examine as e; print(len(e.CHECKS))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{len(CHECKS)}\n"

@@ -1,8 +1,8 @@
 """What the doctor asks of the broker, without changing anything there.
 
-By AMQP: passive declarations, and two requests that the broker checks for permission and then has to refuse
-(a binding of a queue that is not there, a consumer with a priority that is none). By the management API's GET: what
-AMQP can't tell. Nothing is declared, published, consumed or taken.
+By AMQP it makes passive declarations, and two requests that the broker checks for permission and then has to refuse: a
+binding of a queue that does not exist, and a consumer whose priority is not a number. What AMQP can't tell it asks the
+management API for, with GET. It declares, publishes and consumes nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from .settings import Settings
+from ..settings import Settings
+from .table import LookError
 
 _SECONDS = 2.0  # for any one answer
 _NO_CONSUMER = {"x-priority": "none"}
-
-
-class LookError(Exception):
-    """The doctor could not look; the text says why."""
 
 
 class Attempt(NamedTuple):
@@ -41,7 +38,7 @@ class Attempt(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """Of a queue: messages that wait, and consumers."""
+    """How many messages wait in a queue, and how many consumers it has."""
 
     ready: int
     consumers: int
@@ -108,19 +105,18 @@ class Broker:
             raise LookError("this Python has no pika; run playbooks/doctor.yml, which brings it")
         import pika
 
-        from . import failures as wire
-        from .amqp import connection
+        from .. import failures
+        from ..amqp import connection
 
         try:
-            parameters = connection.parameters(self.settings, host)
+            parameters = connection.parameters(self.settings, host, "doctor")
             parameters.socket_timeout, parameters.stack_timeout = _SECONDS, 1.5 * _SECONDS
-            parameters.client_properties = {"connection_name": f"doctor@{socket.gethostname()}"}
             self._conn = pika.BlockingConnection(parameters)
-        except wire.ERRORS as error:
-            failure = wire.explain(error, self.settings, host)
+        except failures.ERRORS as error:
+            failure = failures.explain(error, self.settings, host)
             kinds = {
-                wire.CREDENTIALS: "bad-credentials", wire.VHOST: "vhost-missing", wire.PERMISSION: "permission-missing",
-                wire.TLS: "tls-untrusted",
+                failures.CREDENTIALS: "bad-credentials", failures.VHOST: "vhost-missing",
+                failures.PERMISSION: "permission-missing", failures.TLS: "tls-untrusted",
             }  # fmt: skip
             kind = kinds.get(failure.code, "not-amqp")
             if kind == "bad-credentials" and self.settings.user == "guest" and not _loopback(host):
@@ -135,10 +131,10 @@ class Broker:
 
         Raises LookError.
         """
-        from pika import exceptions
-
         if self.login.kind:
             raise LookError("nobody is logged in")
+        from pika import exceptions
+
         try:
             channel = self._conn.channel()
             answer = getattr(channel, request)(*args, **options)

@@ -1,0 +1,20 @@
+"""All checks, in the order in which causes are told: what comes first can cause what comes later."""
+
+from __future__ import annotations
+
+from . import flow, ledger, login, network, queues, release, service, settings
+
+CHECKS = (
+    *service.EXISTS,
+    *release.CHECKS,
+    *settings.CHECKS,
+    *service.UNIT_FILE,
+    *ledger.CHECKS,
+    *network.CHECKS,
+    *login.CHECKS,
+    *ledger.CLOCK,
+    *queues.DECLARED,
+    *service.RUNS,
+    *queues.PRESENT,
+    *flow.CHECKS,
+)
