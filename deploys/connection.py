@@ -34,7 +34,7 @@ def reach(desired: Desired, name: str) -> Values:
         "ssh_config_file": _configuration(name, settings, options),
         # There is nobody to ask.
         "ssh_strict_host_key_checking": {"no": "no", "false": "no", "accept-new": "accept-new"}.get(strict, "yes"),
-        "_sudo": True,
+        "_sudo": desired.escalates(name),
     }
     given = {
         "ssh_key": ssh["private_key_file"] and str(Path(ssh["private_key_file"]).expanduser()),
@@ -59,10 +59,7 @@ def _settings(name: str, command: list[str]) -> dict[str, list[str]]:
 
 def _configuration(name: str, settings: dict[str, list[str]], options: list[str]) -> str:
     """Write what pyinfra takes from an ssh_config(5) alone; return the file's path."""
-    known = [file for kind in ("user", "global") for file in settings[f"{kind}knownhostsfile"][0].split()]
-    # pyinfra warns of each file that is missing, but needs to know one.
-    present = [file for file in known if Path(file).expanduser().exists()] or known[:1]
-    lines = ["Host *", f"UserKnownHostsFile {' '.join(present)}"]
+    lines = ["Host *", f"UserKnownHostsFile {_known_hosts(name, settings)}"]
     lines += [f"IdentityFile {file}" for file in settings["identityfile"]]
     lines += [f"ProxyCommand {command}" for command in settings["proxycommand"]]
     for jump in settings["proxyjump"]:
@@ -76,3 +73,21 @@ def _configuration(name: str, settings: dict[str, list[str]], options: list[str]
     path = Path(_DIRECTORY.name, name)
     path.write_text("\n".join(lines) + "\n")
     return str(path)
+
+
+def _known_hosts(name: str, settings: dict[str, list[str]]) -> str:
+    """Write the host keys of all known_hosts files into one, whose path has no space; return that path."""
+    known = Path(_DIRECTORY.name, f"{name}.known_hosts")
+    values = [settings[f"{kind}knownhostsfile"][0] for kind in ("user", "global")]
+    files = [file for value in values for file in _files(value.split(" "))]
+    known.write_text("".join(file.read_text(errors="replace") for file in files))
+    return str(known)
+
+
+def _files(words: list[str]) -> list[Path]:
+    """The files that exist among paths which ``ssh -G`` has joined by spaces, and which may have spaces themselves."""
+    for end in range(len(words), 0, -1):
+        file = Path(" ".join(words[:end])).expanduser()
+        if file.is_file():
+            return [file, *_files(words[end:])]
+    return _files(words[1:]) if words else []

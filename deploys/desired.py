@@ -18,6 +18,7 @@ from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play import Play
 from ansible.playbook.play_context import PlayContext
@@ -99,6 +100,19 @@ class Desired:
         ssh = connection_loader.get("ansible.builtin.ssh", PlayContext(), None)
         ssh.set_options(var_options=given)
         return dict(ssh.get_options())
+
+    def escalates(self, name: str) -> bool:
+        """Whether a login on the host has to become root. Raises DesiredError where it becomes that by other means."""
+        given = self.plugin_variables(name)
+        method = given.get("ansible_become_method", constants.DEFAULT_BECOME_METHOD)
+        user = given.get("ansible_become_user") or "root"
+        escalates: bool = boolean(given.get("ansible_become", True))
+        if escalates and (method not in ("sudo", "ansible.builtin.sudo") or user != "root"):
+            raise DesiredError(
+                f"{name}: ansible_become_method is {method} and ansible_become_user {user}, but pyinfra becomes root "
+                "by sudo alone; set ansible_become: false where the login is root's, or provision this host by Ansible."
+            )
+        return escalates
 
     def sudo_options(self, name: str) -> Values:
         """The options of Ansible's sudo plugin for a host."""

@@ -53,7 +53,7 @@ class Lab:
             "ansible_port": next(host.ssh_port for host in self.hosts if host.name == name),
             "ansible_user": LOGIN,
             "ansible_ssh_private_key_file": str(self.state / "id_ed25519"),
-            "ansible_ssh_common_args": f"-o UserKnownHostsFile={known_hosts} -o IdentitiesOnly=yes",
+            "ansible_ssh_common_args": f"-o 'UserKnownHostsFile=\"{known_hosts}\"' -o IdentitiesOnly=yes",
         }
 
     def up(self, client: docker.DockerClient, image: str) -> None:

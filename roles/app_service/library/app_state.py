@@ -79,7 +79,7 @@ author: RoboShop
 EXAMPLES = r"""
 - name: Ask the host in what it differs
   app_state:
-    wanted: "{{ dispatch_wanted }}"
+    wanted: "{{ dispatch_wanted.host }}"
   register: found
 """
 

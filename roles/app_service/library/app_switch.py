@@ -36,7 +36,7 @@ author: RoboShop
 EXAMPLES = r"""
 - name: Switch to what is new, if it works
   app_switch:
-    wanted: "{{ dispatch_wanted }}"
+    wanted: "{{ dispatch_wanted.host }}"
     release: /app/releases/0d69affe422b-python3.11
 """
 
