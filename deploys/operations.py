@@ -59,21 +59,27 @@ def directory(wanted: Values, unlike: list[str]) -> Commands:
 
 
 @operation()
-def upload(source: str, target: str) -> Commands:
-    """Bring an artifact from the controller to the host."""
-    yield FileUploadCommand(source, target)
+def release(source: str, request: Values) -> Commands:
+    """Build a release by the role's program; `source` is the artifact on the controller, or "" where the host has it."""
+    if source:
+        yield FileUploadCommand(source, request["plan"]["artifact"])
+    yield from _run("app_build", request)
 
 
 @operation()
 def role_program(program: str, request: Values) -> Commands:
     """Run one of the roles' programs; the request may hold secrets and travels on standard input."""
-    yield StringCommand(programs.command(), _stdin=programs.stdin(program, request))
+    yield from _run(program, request)
 
 
 @operation()
 def drain(argv: list[str]) -> Commands:
     """Wait, by a command of the live service, until it has left nothing behind."""
     yield _command(*argv)
+
+
+def _run(program: str, request: Values) -> Commands:
+    yield StringCommand(programs.command(), _stdin=programs.stdin(program, request))
 
 
 def _command(*words: str) -> StringCommand:

@@ -76,11 +76,14 @@ def _build(wanted: Values, found: Values) -> None:
     """Bring the artifact to the host and build its release."""
     artifact, sha256, release = wanted["artifact"], wanted["host"]["sha256"], found["release"]
     zip_file = f"/var/cache/{wanted['host']['name']}-{Path(release).name}.zip"
-    step = "Runbook step 3, bring the artifact to the host"
     if artifact["url"]:
-        files.download(name=step, src=artifact["source"], dest=zip_file, sha256sum=sha256, mode="600")
-    else:
-        operations.upload(name=step, source=artifact["source"], target=zip_file)
+        files.download(
+            name="Runbook step 3, fetch the artifact",
+            src=artifact["source"],
+            dest=zip_file,
+            sha256sum=sha256,
+            mode="600",
+        )
     plan = {
         "artifact": zip_file,
         "sha256": sha256,
@@ -89,9 +92,9 @@ def _build(wanted: Values, found: Values) -> None:
         "index_url": wanted["index_url"],
         "ca_bundle": wanted["ca_bundle"],
     }
-    operations.role_program(
-        name="Runbook step 4, unpack it and build the release",
-        program="app_build",
+    operations.release(
+        name="Runbook steps 3 and 4, unpack the artifact and build the release",
+        source="" if artifact["url"] else artifact["source"],
         request={"plan": plan, "source": artifact["value"]},
     )
 
