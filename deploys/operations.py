@@ -60,7 +60,7 @@ def directory(wanted: Values, unlike: list[str]) -> Commands:
 
 @operation()
 def release(source: str, request: Values) -> Commands:
-    """Build a release by the role's program; `source` is the artifact on the controller, or "" where the host has it."""
+    """Build a release by the role's program; `source` is the artifact on the controller, "" where the host has it."""
     if source:
         yield FileUploadCommand(source, request["plan"]["artifact"])
     yield from _run("app_build", request)
