@@ -16,7 +16,7 @@ from tests.unit.roles.hosts import Host, assert_restored, assert_unchanged
 
 @contextmanager
 def switching_in_the_middle(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, Callable[[], None]]]:
-    """A process of its own that switches and waits for its service; yields its id, and what lets it go on and end."""
+    """A session of its own that switches and waits for its service; yields its id, and what lets it go on and end."""
     begun, begin = os.pipe()
     go_on, let = os.pipe()
 
@@ -32,6 +32,7 @@ def switching_in_the_middle(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr(app_switching, "restart", restart)
     player = os.fork()
     if not player:
+        os.setsid()
         os.close(let)
         host.switch_in_a_process()
         os._exit(0)
@@ -47,7 +48,7 @@ def switching_in_the_middle(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_a_switch_ends_on_its_own_where_who_asked_for_it_is_killed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     with switching_in_the_middle(host, monkeypatch) as (player, end):
         assert host.service.backup.is_dir()
-        os.kill(player, signal.SIGKILL)
+        os.killpg(player, signal.SIGKILL)  # as sudo(8) does where the connection goes away
         assert os.waitpid(player, 0)[1] == signal.SIGKILL
         end()
     host.assert_live("new")
