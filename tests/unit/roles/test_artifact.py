@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import zipfile
 from pathlib import Path
 
 import app_artifact
 import pytest
+
+
+def damaged(kind: str) -> bytes:
+    """A zip that is damaged in one of the ways that zipfile has an error of its own for."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_LZMA if kind == "data" else zipfile.ZIP_STORED) as archive:
+        archive.writestr("ä/requirements.txt", "pika\n" * 100)
+    octets = bytearray(content.getvalue())
+    if kind == "name":
+        return bytes(octets).replace("ä".encode(), b"\xff\xff")
+    if kind == "data":
+        start = octets.index(b"requirements.txt") + len("requirements.txt") + 10  # behind LZMA's properties
+        octets[start : start + 4] = b"\xff" * 4
+    else:
+        sizes = octets.index(b"PK\x01\x02") + 20  # of the directory's entry, packed and unpacked: APPNOTE.TXT, 4.3.12
+        octets[sizes : sizes + 8] = b"\xff\xff\xff\0" * 2
+    return bytes(octets)
 
 
 @pytest.fixture
@@ -73,6 +91,12 @@ def test_a_zip_that_is_damaged_is_refused(good: Path) -> None:
     assert "not a readable zip file (requirements.txt is damaged)" in fault(good)
     good.write_bytes(content[:-30])
     assert "not a readable zip file (zipfile.BadZipFile: " in fault(good)
+
+
+@pytest.mark.parametrize("kind", ["name", "data", "size"])
+def test_a_zip_is_refused_however_it_is_damaged(good: Path, kind: str) -> None:
+    good.write_bytes(damaged(kind))
+    assert f"dispatch_artifact is {good}, and that is not a readable zip file (" in fault(good)
 
 
 def test_another_checksum_than_the_stated_one_is_refused(good: Path) -> None:

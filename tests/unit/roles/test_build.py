@@ -89,11 +89,19 @@ def test_another_artifact_than_the_one_that_was_verified_is_refused(releases: Re
     assert releases.names() == []
 
 
-def test_what_can_t_be_unpacked_is_told(releases: Releases) -> None:
-    releases.artifact.write_bytes(b"no zip")
-    sha256 = hashlib.sha256(b"no zip").hexdigest()
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [("no zip", "File is not a zip file"), ("no text", "'utf-8' codec can't decode byte 0xff")],
+)
+def test_what_can_t_be_unpacked_is_told(releases: Releases, damage: str, said: str) -> None:
+    with zipfile.ZipFile(releases.artifact, "w") as archive:
+        archive.writestr("ä", "")
+    content = releases.artifact.read_bytes()
+    content = b"no zip" if damage == "no zip" else content.replace("ä".encode(), b"\xff\xff")
+    releases.artifact.write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
     plan = app_build.Plan(releases.artifact, sha256, releases.directory / "one", str(releases.interpreter))
-    with pytest.raises(app_build.BuildError, match="the artifact can't be unpacked: File is not a zip file"):
+    with pytest.raises(app_build.BuildError, match=f"the artifact can't be unpacked: {said}"):
         app_build.build(plan)
     assert releases.names() == []
     assert not releases.artifact.exists()
