@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -175,8 +174,10 @@ def _unpack(plan: Plan) -> None:
     try:
         with zipfile.ZipFile(copy) as archive:
             archive.extractall(plan.release)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-        raise BuildError(f"the artifact can't be unpacked: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # zipfile has a dozen kinds of them, by what is damaged
+        raise BuildError(f"the artifact can't be unpacked: {str(error) or type(error).__name__}") from error
     copy.unlink()
 
 

@@ -27,13 +27,14 @@ def faults(values: Mapping[str, Any], inventory: str) -> list[str]:
 
 def _host(values: Mapping[str, Any], _: str) -> list[str]:
     host = values["amqp_host"]
-    if host is None or not all(HOST.fullmatch(one) for one in str(host).split(",")):
+    hosts = [one.strip(" ") for one in str(host).split(",")]
+    if host is None or not all(HOST.fullmatch(one) for one in hosts):
         said = "not set" if host is None else f'"{host}"'
         return [
             f"dispatch_amqp_host is {said}. Set it in the inventory to the address or name of your RabbitMQ, for "
             "example dispatch_amqp_host: 10.0.1.20"
         ]
-    if any(HOST_AND_PORT.fullmatch(one) for one in str(host).split(",")):
+    if any(HOST_AND_PORT.fullmatch(one) for one in hosts):
         return [
             f'dispatch_amqp_host is "{host}". Set it to the address or name alone, and dispatch_amqp_port to the port.'
         ]

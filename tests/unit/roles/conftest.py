@@ -6,8 +6,21 @@ import sys
 from pathlib import Path
 
 import ansible.module_utils
+import pytest
 
 ROLES = Path(__file__).resolve().parents[3] / "roles"
 
 ansible.module_utils.__path__.extend(str(path) for path in sorted(ROLES.glob("*/module_utils")))
 sys.path.extend(str(path) for path in sorted(ROLES.glob("*/filter_plugins")))
+
+from tests.unit.roles.hosts import Host, Kept  # noqa: E402 - only now can be found what it imports
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    return Kept(tmp_path, monkeypatch)

@@ -1,0 +1,162 @@
+"""Values of Dispatch's variables that can't be right are refused by name, all at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dispatch_values
+import pytest
+
+from dispatch_app import settings
+
+GOOD: dict[str, Any] = {
+    "amqp_host": "rabbit",
+    "amqp_port": 5672,
+    "amqp_user": "roboshop",
+    "amqp_password": "not-to-be-seen",
+    "amqp_vhost": "/",
+    "amqp_exchange": "robot-shop",
+    "amqp_queue": "orders",
+    "amqp_routing_key": "orders",
+    "environment": {},
+    "drain_seconds": 300,
+}
+
+
+def faults(**given: object) -> list[str]:
+    found: list[str] = dispatch_values.faults({**GOOD, **given}, "/inventory")
+    return found
+
+
+def test_good_values_are_accepted() -> None:
+    assert faults() == []
+    assert faults(amqp_port="5671", drain_seconds="1", environment={"DISPATCH_RETENTION_DAYS": 90}) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"amqp_host": None}, "dispatch_amqp_host is not set. Set it in the inventory"),
+        ({"amqp_host": ""}, 'dispatch_amqp_host is "". Set it in the inventory'),
+        ({"amqp_host": "<host>"}, 'dispatch_amqp_host is "<host>". Set it in the inventory'),
+        ({"amqp_host": "rabbit:5672"}, 'dispatch_amqp_host is "rabbit:5672". Set it to the address or name alone'),
+        ({"amqp_port": 0}, "dispatch_amqp_port is 0. Set it to a port from 1 to 65535"),
+        ({"amqp_port": 65536}, "dispatch_amqp_port is 65536. Set it to a port from 1 to 65535"),
+        ({"amqp_port": "amqp"}, "dispatch_amqp_port is amqp. Set it to a port from 1 to 65535"),
+        ({"amqp_user": ""}, "dispatch_amqp_user is empty. Set it to the RabbitMQ user"),
+        ({"amqp_password": None}, "dispatch_amqp_password is not set. Put the password"),
+        ({"amqp_password": ""}, "dispatch_amqp_password is not set. Put the password"),
+        ({"amqp_password": 12345678}, "dispatch_amqp_password is a number to YAML"),
+        ({"amqp_password": 0}, "dispatch_amqp_password is a number to YAML"),
+        ({"amqp_vhost": ""}, "dispatch_amqp_vhost is empty. Set it, or leave it out for its default."),
+        ({"amqp_queue": ""}, "dispatch_amqp_queue is empty. Set it, or leave it out for its default."),
+        ({"environment": "a=b"}, "dispatch_environment is not a dictionary"),
+        ({"environment": {"Dispatch": 1}}, "dispatch_environment has the setting Dispatch. Take a name"),
+        ({"environment": {"AMQP_PASS": "x"}}, "dispatch_environment has the setting AMQP_PASS. Take a name"),
+        ({"environment": {"STATE_DIRECTORY": "/x"}}, "dispatch_environment has the setting STATE_DIRECTORY. Take"),
+        ({"drain_seconds": 0}, "dispatch_drain_seconds is 0. Set it to the seconds"),
+        ({"drain_seconds": "long"}, "dispatch_drain_seconds is long. Set it to the seconds"),
+    ],
+)
+def test_bad_values_are_refused_in_the_role_s_words(given: dict[str, object], said: str) -> None:
+    (fault,) = faults(**given)
+    assert fault.startswith(said)
+    assert "not-to-be-seen" not in fault
+
+
+def test_a_password_s_remedy_is_to_be_copied() -> None:
+    assert faults(amqp_password=None)[0].endswith("ansible-vault create /inventory/group_vars/all/vault.yml")
+    assert faults(amqp_password=0)[0].endswith('Put it in quotes: dispatch_amqp_password: "…"')
+
+
+def test_a_setting_may_begin_as_systemd_s_does() -> None:
+    assert faults(environment={"STATE_DIRECTORY_OF_MINE": "/x"}) == []
+
+
+def test_all_faults_are_told_at_once() -> None:
+    found = faults(
+        amqp_host=None,
+        amqp_port=0,
+        amqp_user="",
+        amqp_password="",
+        amqp_vhost="",
+        amqp_exchange="",
+        amqp_queue="",
+        amqp_routing_key="",
+        environment={"a": 1, "b": 2},
+        drain_seconds=0,
+    )
+    assert [fault.partition(" is ")[0].partition(". ")[0] for fault in found] == [
+        "dispatch_amqp_host",
+        "dispatch_amqp_port",
+        "dispatch_amqp_user",
+        "dispatch_amqp_password",
+        "dispatch_amqp_vhost",
+        "dispatch_amqp_exchange",
+        "dispatch_amqp_queue",
+        "dispatch_amqp_routing_key",
+        "dispatch_environment has the setting a",
+        "dispatch_environment has the setting b",
+        "dispatch_drain_seconds",
+    ]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "rabbit",
+        "rabbit-1.example.org",
+        "under_score",
+        "10.0.1.20",
+        "::1",
+        "2001:db8::5",
+        "fe80::1%eth0",
+        "a,b",
+        "a,::1,10.0.0.1",
+        "a, b",
+        " a",
+        "",
+        ",",
+        "a,",
+        "a,,b",
+        "a:5672",
+        "a:",
+        "a,b:5672",
+        "<rabbit>",
+        "me@rabbit",
+        "amqp://rabbit",
+        "rabbit/vhost",
+        "two words",
+        "räbbit",
+        "rabbit;",
+        "[::1]",
+    ],
+)
+def test_a_host_is_right_to_the_role_where_it_is_to_the_consumer(host: str) -> None:
+    try:
+        settings.load({"AMQP_HOST": host, "AMQP_PASS": "x"})
+        accepted = True
+    except settings.SettingsError:
+        accepted = False
+    assert (faults(amqp_host=host) == []) is accepted
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "stop"),
+    [
+        ({}, "http://127.0.0.1:9672/readyz", 30),
+        ({"DISPATCH_HTTP": "0.0.0.0:80", "DISPATCH_STOP_SECONDS": 5}, "http://127.0.0.1:80/readyz", 15),
+        ({"DISPATCH_HTTP": "10.0.0.1:80", "DISPATCH_STOP_SECONDS": "60"}, "http://10.0.0.1:80/readyz", 70),
+        ({"DISPATCH_HTTP": "", "DISPATCH_STOP_SECONDS": "soon"}, "http://127.0.0.1:9672/readyz", 30),
+        ("no dictionary", "http://127.0.0.1:9672/readyz", 30),
+    ],
+)
+def test_the_consumer_s_further_settings_tell_how_it_is_asked_and_stopped(given: object, url: str, stop: int) -> None:
+    assert dispatch_values.ready_url(given) == url
+    assert dispatch_values.stop_seconds(given) == stop
+
+
+def test_what_the_consumer_does_by_default_is_known() -> None:
+    defaults = settings.load({"AMQP_HOST": "rabbit", "AMQP_PASS": "x"})
+    assert dispatch_values.ready_url({}) == "http://{}:{}/readyz".format(*defaults.http)
+    assert dispatch_values.stop_seconds({}) == defaults.stop_seconds + 10
