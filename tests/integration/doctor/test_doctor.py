@@ -30,6 +30,7 @@ pytestmark = pytest.mark.long
 RELEASE = "$(readlink -f /app/current)"
 BIN = f"{RELEASE}/venv/bin"
 UNIT = "/etc/systemd/system/dispatch.service"
+ALL = "/etc/systemd/system/service.d"
 LEDGER = "/var/lib/dispatch/ledger.db"
 RESTART = "systemctl restart --no-block dispatch"
 
@@ -105,6 +106,13 @@ FAULTS = [
         f"mkdir {UNIT}.d; printf '[Service]\\nLimitNOFILE=4096\\n' > {UNIT}.d/x.conf; "
         f"systemctl daemon-reload; {RESTART}",
         seen="x.conf",
+    ),
+    Fault(
+        "unit-edited",
+        f"mkdir -p {ALL}; printf '[Service]\\nOOMPolicy=continue\\nTimeoutStopSec=5\\n' > {ALL}/site.conf; "
+        f"systemctl daemon-reload; {RESTART}",
+        after=f"rm -r {ALL} {UNIT}.d; systemctl daemon-reload",
+        seen="site.conf (TimeoutStopSec)",
     ),
     Fault("restart-pending", "echo DISPATCH_PREFETCH=100 >> /etc/dispatch/environment", seen="DISPATCH_PREFETCH"),
     Fault("unit-disabled", "systemctl disable dispatch"),
