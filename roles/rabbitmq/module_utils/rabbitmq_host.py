@@ -124,8 +124,8 @@ def refuse_unknown_plugins(wanted: Iterable[str], listed: str) -> None:
         return
     guesses = [guess for name in unknown for guess in difflib.get_close_matches(name, sorted(known), 1)]
     raise RefusedError(
-        f"rabbitmq_plugins names {', '.join(unknown)}, which this host's RabbitMQ does not know and would not boot "
-        f"with. {'Did you mean ' + ', '.join(guesses) + '? ' if guesses else ''}"
+        f"rabbitmq_plugins names {', '.join(unknown)}, which this host's RabbitMQ does not know. "
+        f"{'Did you mean ' + ', '.join(guesses) + '? ' if guesses else ''}"
         "`rabbitmq-plugins list` on the host shows those it knows; nothing has changed."
     )
 
@@ -171,6 +171,8 @@ def telling(text: str) -> str:
     after = -1  # lines of the summary that have been read
     for line in text.splitlines():
         level, bare = _bare(line)
+        if after >= 0 and bare.startswith("supervisor:"):
+            break
         if "BOOT FAILED" in bare:
             after = 0
         elif bare.strip("=#* ") and bare not in kept and (after >= 0 or level == "error"):
