@@ -17,7 +17,7 @@ from cryptography import x509
 from pika.exceptions import ChannelClosedByBroker
 
 from dispatch_app import topology
-from dispatch_app.settings import Settings
+from dispatch_app.settings import load
 from tests.integration.conftest import until
 from tests.lab import engine, image
 from tests.lab.ansible import ROOT, Run, playbook
@@ -88,7 +88,7 @@ def test_a_second_run_changes_nothing_and_guest_is_gone(site: Site) -> None:
 
 def test_the_user_may_do_what_payment_and_dispatch_do_and_nothing_else(site: Site) -> None:
     for exchange in ("robot-shop", "roboshop"):
-        settings = Settings.read({"AMQP_HOST": BROKER, "AMQP_PASS": "unused", "AMQP_EXCHANGE": exchange})
+        settings = load({"AMQP_HOST": BROKER, "AMQP_PASS": "unused", "AMQP_EXCHANGE": exchange})
         with site.channel() as channel:
             topology.declare(channel, settings)
             channel.confirm_delivery()
@@ -99,8 +99,7 @@ def test_the_user_may_do_what_payment_and_dispatch_do_and_nothing_else(site: Sit
     with site.channel() as channel, pytest.raises(ChannelClosedByBroker, match="ACCESS_REFUSED"):
         channel.queue_declare("catalogue")
     with site.channel() as channel, pytest.raises(ChannelClosedByBroker, match="ACCESS_REFUSED"):
-        channel.basic_publish("amq.topic", "orders", b"an order")
-        channel.queue_declare("orders", passive=True)
+        channel.exchange_declare("ship", "direct")
 
 
 def test_a_plugin_that_rabbitmq_does_not_know_is_refused_before_anything_changes(site: Site) -> None:
@@ -121,8 +120,7 @@ def test_a_broker_that_does_not_boot_gets_back_the_configuration_that_ran(site: 
     assert "the previous one is back and RabbitMQ runs with it" in said
     assert "eaddrinuse" in said or "address already in use" in said
     assert site.run(f"cat {PLUGINS}") == before
-    run = site.provision()
-    assert (run.code, run.changed) == (0, 0), run.output
+    assert site.run("rabbitmqctl --quiet list_users | grep -c roboshop") == "1"
 
 
 def test_a_password_that_rabbitmq_refuses_is_told_with_its_own_words(site: Site) -> None:
@@ -130,7 +128,7 @@ def test_a_password_that_rabbitmq_refuses_is_told_with_its_own_words(site: Site)
     site.run(f"rabbitmqctl eval 'application:set_env(rabbit, credential_validator, [{{validation_backend, {module}}},"
              " {min_length, 40}]).'")  # fmt: skip
     try:
-        said = site.refused(rabbitmq_password="too-short-for-it")
+        said = site.refused(rabbitmq_password="too-short-for-it")  # noqa: S106 - refused, for a test
     finally:
         site.run("rabbitmqctl eval 'application:unset_env(rabbit, credential_validator).'")
     assert "rabbitmqctl change_password failed. RabbitMQ says:" in said
@@ -150,6 +148,8 @@ def test_a_node_that_rabbitmqctl_can_t_reach_is_told_with_the_next_step(site: Si
 
 
 def test_a_node_of_another_name_than_the_queues_is_named(site: Site) -> None:
+    with site.channel() as channel:
+        channel.queue_declare("orders", durable=True)
     site.run("hostname renamed && grep -q renamed /etc/hosts || echo 127.0.0.1 renamed >> /etc/hosts")
     try:
         said = site.refused()
@@ -160,7 +160,8 @@ def test_a_node_of_another_name_than_the_queues_is_named(site: Site) -> None:
         assert f"hostnamectl set-hostname {BROKER}" in said
     finally:
         site.run(f"hostname {BROKER} && systemctl restart rabbitmq-server")
-    assert site.provision().code == 0
+    with site.channel() as channel:
+        channel.queue_declare("orders", passive=True)
 
 
 def test_with_tls_the_clear_ports_close_and_our_own_certificates_are_renewed(site: Site) -> None:

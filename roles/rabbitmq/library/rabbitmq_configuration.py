@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,7 @@ def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any
     for path in {file.path.parent for file in due if file.content is not None} - {PLUGINS.parent}:
         directory(path, group)
     if restart and not reread:
-        switch(host, due, previous)
+        switch(host, due, previous, [5671] if wanted["tls"] else [])
     else:
         for file in due:
             place(file)
@@ -142,33 +141,33 @@ def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any
     return {**result, "running": host.booted}
 
 
-def switch(host: Any, due: list[File], previous: Previous) -> None:
+def switch(host: Any, due: list[File], previous: Previous, ports: list[int]) -> None:
     """Place the files and restart RabbitMQ, or put everything back. Raises RefusedError with the reason."""
     ran = host.running
     previous.keep(due)
     for file in due:
         place(file)
-    since = time.time()
-    if host.restart():
+    reason = host.restart(ports)
+    if not reason:
         previous.forget()
         return
-    reason = host.reason(since)
     kept = previous.files()
+    if not kept:
+        previous.forget()
+        raise RefusedError(f"RabbitMQ does not start with the configuration it has had so far. It says:\n{reason}")
     for file in kept:
         place(file)
     previous.forget()
-    if not due and not kept:
-        raise RefusedError(f"RabbitMQ does not start, and its configuration is what it was. It says:\n{reason}")
-    since = time.time()
-    if host.restart():
+    reason_of_previous = host.restart([])
+    if not reason_of_previous:
         raise RefusedError(
             "RabbitMQ did not start with the new configuration; the previous one is back and RabbitMQ runs with it. "
             f"What it said of the new one:\n{reason}"
         )
     raise RefusedError(
-        "RabbitMQ did not start with the new configuration, so the previous one is back, but it does not start with "
-        f"{'that any more' if ran else 'that, either, as before this run'}. What it said of the new one:\n{reason}\n"
-        f"What it said of the previous one:\n{host.reason(since)}"
+        "RabbitMQ did not start with the new configuration. The previous one is back, and it does not start with that "
+        f"{'any more' if ran else 'either, nor did it run before'}. What it said of the new one:\n{reason}\n"
+        f"What it said of the previous one:\n{reason_of_previous}"
     )
 
 

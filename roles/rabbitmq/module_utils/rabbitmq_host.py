@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import ipaddress
+import json
 import os
 import re
 import shlex
 import socket
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -149,18 +152,6 @@ def refuse_foreign_addresses(addresses: Mapping[str, str]) -> None:
                 ) from error
 
 
-def reason(run: Run, since: float, node: str) -> str:
-    """Return why RabbitMQ's service failed after `since` (seconds since 1970), as its journal or its log says it."""
-    _, journal, _ = run(["journalctl", "-u", SERVICE, f"--since=@{since:.0f}", "-o", "cat", "--no-pager", "-n", "400"])
-    if told := telling(journal):
-        return told
-    try:
-        log = (LOGS / f"{node}.log").read_text(errors="replace")
-    except OSError:
-        log = ""
-    return telling("\n".join(log.splitlines()[-400:])) or f"see journalctl -u {SERVICE}"
-
-
 def telling(text: str) -> str:
     """Return the lines of a journal or a log that say why RabbitMQ did not boot; "" where none does.
 
@@ -232,14 +223,38 @@ class Host:
         """Whether RabbitMQ's service is active."""
         return self.booted and self._run(["systemctl", "is-active", "--quiet", SERVICE])[0] == 0
 
-    def restart(self) -> bool:
-        """Start RabbitMQ, or stop it and start it again; return whether it has booted."""
-        self._run(["systemctl", "reset-failed", SERVICE])
-        return self._run(["systemctl", "restart", SERVICE])[0] == 0 and self.running
+    def restart(self, ports: Iterable[int]) -> str:
+        """Start RabbitMQ, or stop it and start it again.
 
-    def reason(self, since: float) -> str:
-        """Return why RabbitMQ failed to start after `since`, in its own words."""
-        return reason(self._run, since, self.node)
+        Return "" where it has booted and listens on `ports`, otherwise why not, in its own words where it has any.
+        """
+        since, logs = time.time(), {path: path.stat().st_size for path in LOGS.glob("*.log")}
+        self._run(["systemctl", "reset-failed", SERVICE])
+        if self._run(["systemctl", "restart", SERVICE])[0] or not self.running:
+            return self._reason(since, logs)
+        missing = sorted(set(ports) - self._listened_on()) if ports else []
+        if missing:
+            # RabbitMQ itself logs that and goes on without the port.
+            return (
+                f"RabbitMQ does not listen on port {missing[0]}, which another program may have taken: "
+                f"ss -ltnp 'sport = :{missing[0]}'"
+            )
+        return ""
+
+    def _listened_on(self) -> set[int]:
+        code, output, _ = self._run(["rabbitmq-diagnostics", "--quiet", "--formatter", "json", "listeners"])
+        return set() if code else {int(listener["port"]) for listener in json.loads(output)["listeners"]}
+
+    def _reason(self, since: float, logs: Mapping[Path, int]) -> str:
+        """Return why RabbitMQ did not boot, by its journal since then, or by what its logs hold beyond these sizes."""
+        command = ["journalctl", "-u", SERVICE, f"--since=@{since:.0f}", "-o", "cat", "--no-pager", "-n", "400"]
+        texts = [self._run(command)[1]]
+        # On Debian its unit sends standard output there.
+        for path in (LOGS / "rabbitmq-server.log", LOGS / f"{self.node}.log"):
+            with contextlib.suppress(OSError), path.open("rb") as log:
+                log.seek(logs.get(path, 0))
+                texts.append(log.read().decode(errors="replace"))
+        return next(filter(None, map(telling, texts)), f"see journalctl -u {SERVICE} and {LOGS}")
 
     def reread_certificates(self) -> None:
         """Have RabbitMQ read its certificates anew (rabbitmq.com, "TLS Support"). Raises RefusedError."""
