@@ -35,7 +35,7 @@ class Host:
     def __init__(self, etc: Path) -> None:
         self.etc, self.running, self.poison = etc, True, "poison"
         self.done: list[str] = []
-        self.unknown_plugins = False
+        self.unknown_plugins, self.taken = False, 0
 
     def refuse_renamed(self) -> None: ...
 
@@ -45,16 +45,15 @@ class Host:
         if self.unknown_plugins:
             raise RefusedError("an unknown plugin")
 
-    def restart(self) -> bool:
+    def restart(self, ports: list[int]) -> str:
         self.done.append("restart")
         self.running = not any(self.poison in file.read_text() for file in self.etc.rglob("*.*") if file.is_file())
-        return self.running
+        if not self.running:
+            return "BOOT FAILED: poison"
+        return f"RabbitMQ does not listen on port {self.taken}" if self.taken in ports else ""
 
     def reread_certificates(self) -> None:
         self.done.append("reread")
-
-    def reason(self, _: float) -> str:
-        return "BOOT FAILED: poison"
 
 
 @pytest.fixture
@@ -142,11 +141,21 @@ def test_a_play_cut_short_leaves_what_the_next_one_puts_back(host: Host) -> None
 def test_a_host_where_neither_boots_is_told_so(host: Host) -> None:
     settle(host)
     (host.etc / "conf.d/99-by-hand.conf").write_text("poison")
-    with pytest.raises(RefusedError, match="does not start with that any more"):
+    with pytest.raises(RefusedError, match="it does not start with that any more"):
         settle(host, plugins=["another"])
     host.running = False
-    with pytest.raises(RefusedError, match="RabbitMQ does not start, and its configuration is what it was"):
+    with pytest.raises(RefusedError, match="RabbitMQ does not start with the configuration it has had so far"):
         settle(host)
+
+
+def test_a_broker_that_boots_without_its_tls_port_goes_back_to_what_ran(host: Host) -> None:
+    settle(host, tls="")
+    before = contents(host.etc)
+    host.taken = 5671
+    with pytest.raises(RefusedError, match=r"the previous one is back[\s\S]*does not listen on port 5671"):
+        settle(host)
+    assert contents(host.etc)["enabled_plugins"] == before["enabled_plugins"]
+    assert "conf.d/30-roboshop-tls.conf" not in contents(host.etc)
 
 
 def test_an_unknown_plugin_is_refused_before_anything_changes(host: Host) -> None:
