@@ -147,14 +147,22 @@ def test_a_node_that_rabbitmqctl_can_t_reach_is_told_with_the_next_step(site: Si
     assert "systemctl restart rabbitmq-server" in said
 
 
-def test_a_node_that_runs_under_another_name_than_the_host_s_is_named(site: Site) -> None:
+def test_a_renamed_host_is_named_before_an_empty_node_looks_healthy(site: Site) -> None:
+    with site.channel() as channel:
+        channel.queue_declare("orders", durable=True)
     site.run("hostname renamed && grep -q renamed /etc/hosts || echo 127.0.0.1 renamed >> /etc/hosts")
     try:
         said = site.refused()
+        assert f"RabbitMQ runs as rabbit@{BROKER}, but by this host's name it is rabbit@renamed" in said
+        # The node of the old name is stopped by that name: rabbitmqctl would look for the new one.
+        site.run("systemctl kill --signal=TERM rabbitmq-server; systemctl restart rabbitmq-server")
+        said = site.refused()
+        assert f"holds the queues of rabbit@{BROKER}" in said
+        assert f"hostnamectl set-hostname {BROKER}" in said
     finally:
-        site.run(f"hostname {BROKER}")
-    assert f"RabbitMQ runs as rabbit@{BROKER}, but by this host's name it is rabbit@renamed" in said
-    assert f"hostnamectl set-hostname {BROKER}" in said
+        site.run(f"systemctl stop rabbitmq-server; hostname {BROKER} && systemctl restart rabbitmq-server")
+    with site.channel() as channel:
+        channel.queue_declare("orders", passive=True)
 
 
 def test_with_tls_the_clear_ports_close_and_our_own_certificates_are_renewed(site: Site) -> None:

@@ -7,7 +7,6 @@ import difflib
 import errno
 import ipaddress
 import json
-import os
 import re
 import shlex
 import socket
@@ -19,11 +18,17 @@ SERVICE = "rabbitmq-server"
 CTL = Path("/usr/sbin/rabbitmqctl")
 ENVIRONMENT = Path("/etc/rabbitmq/rabbitmq-env.conf")
 LOGS = Path("/var/log/rabbitmq")
+PROC = Path("/proc")
 # Without a UTF-8 locale rabbitmqctl reads and writes whatever is not ASCII as something else.
 LOCALE = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8"}
 
 # Runs a command and returns its exit code, standard output and standard error, as AnsibleModule.run_command does.
 Run = Callable[..., "tuple[int, str, str]"]
+
+# Where a node keeps the records of its durable queues, and how the name in one begins: the record
+# {resource, <<"vhost">>, queue, <<"name">>} in Erlang's external term format.
+_QUEUE_RECORDS = ("rabbit_durable_queue.DC?", "*.LOG", "coordination/*/*.wal", "coordination/*/*/*.segment")
+_QUEUE = re.compile(rb"resourcem\0\0\0[\s\S]{1,256}?(?:w\x05|d\0\x05)queuem")
 
 _REASON_LINES, _SUMMARY_LINES = 12, 3
 
@@ -69,25 +74,28 @@ def data_directory(settings: Mapping[str, str]) -> Path | None:
 
 
 def abandoned(base: Path, node: str) -> list[str]:
-    """Return the names of other nodes than `node` that have queues in a data directory."""
-    return [
-        path.name
-        for path in sorted(base.glob("*@*"))
-        if path.name != node
-        and path.is_dir()
-        # Classic queues have a directory each, quorum queues a directory or file of the node's.
-        and (any(path.glob("msg_stores/vhosts/*/queues/*")) or any(path.glob("quorum/*/2*")))
-    ]
+    """Return the names of other nodes than `node` that have durable queues in a data directory."""
+    others = [path for path in sorted(base.glob("*@*")) if path.name != node and path.is_dir()]
+    return [path.name for path in others if _has_queues(path)]
+
+
+def _has_queues(node: Path) -> bool:
+    # Seen on RabbitMQ 3.10: an empty queue has no directory below msg_stores, only its record in Mnesia's table, or in
+    # Mnesia's log until that is dumped. Where metadata are in Khepri, the record is in the logs below coordination.
+    files = [file for pattern in _QUEUE_RECORDS for file in node.glob(pattern)]
+    return any(node.glob("msg_stores/vhosts/*/queues/*")) or any(_QUEUE.search(file.read_bytes()) for file in files)
 
 
 def running_node(base: Path) -> str:
     """Return the name of the node that runs on a data directory, by the pid file it keeps there; "" where none does."""
     for path in sorted(base.glob("*@*.pid")):
         try:
-            os.kill(int(path.read_text()), 0)
-        except (OSError, ValueError):
+            # The number of a node that was killed may be another process's by now.
+            command = (PROC / path.read_text().strip() / "comm").read_text()
+        except OSError:
             continue
-        return path.name[: -len(".pid")]
+        if command.startswith("beam"):
+            return path.name[: -len(".pid")]
     return ""
 
 

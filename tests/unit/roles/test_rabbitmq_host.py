@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -71,24 +70,43 @@ def test_queues_of_a_node_of_another_name_are_refused(tmp_path: Path) -> None:
         host.refuse_renamed(tmp_path, "rabbit@new")
 
 
-def test_quorum_queues_of_another_node_are_refused_too(tmp_path: Path) -> None:
-    (tmp_path / "rabbit@old/quorum/rabbit@old/2F_ORDERS").mkdir(parents=True)
+@pytest.mark.parametrize("file", ["rabbit_durable_queue.DCD", "LATEST.LOG", "coordination/rabbit@old/1.wal"])
+@pytest.mark.parametrize("atom", [b"w\x05queue", b"d\0\x05queue"])
+def test_a_queue_that_is_empty_is_known_by_its_record(tmp_path: Path, file: str, atom: bytes) -> None:
+    kept = tmp_path / "rabbit@old" / file
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"h\x04w\x08resourcem\0\0\0\x01/w\x08exchangem\0\0\0\0l\0")
+    host.refuse_renamed(tmp_path, "rabbit@new")
+    with kept.open("ab") as more:
+        more.write(b"w\x08amqqueueh\x04w\x08resourcem\0\0\0\x01/" + atom + b"m\0\0\0\x06orders")
     with pytest.raises(host.RefusedError, match="holds the queues of rabbit@old"):
-        host.refuse_renamed(tmp_path, "rabbit@new")
-
-
-def test_a_node_that_runs_under_another_name_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "rabbit@old.pid").write_text(f"{os.getpid()}\n")
-    with pytest.raises(
-        host.RefusedError, match="RabbitMQ runs as rabbit@old, but by this host's name it is rabbit@new"
-    ):
         host.refuse_renamed(tmp_path, "rabbit@new")
     host.refuse_renamed(tmp_path, "rabbit@old")
 
 
-def test_a_pid_file_that_a_dead_node_left_counts_for_nothing(tmp_path: Path) -> None:
-    (tmp_path / "rabbit@old.pid").write_text("not a number")
-    host.refuse_renamed(tmp_path, "rabbit@new")
+@pytest.fixture
+def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Processes 7, an Erlang node, and 8, which is none."""
+    for number, command in ((7, "beam.smp"), (8, "sshd")):
+        (tmp_path / f"proc/{number}").mkdir(parents=True)
+        (tmp_path / f"proc/{number}/comm").write_text(f"{command}\n")
+    monkeypatch.setattr(host, "PROC", tmp_path / "proc")
+    return tmp_path
+
+
+def test_a_node_that_runs_under_another_name_is_refused(processes: Path) -> None:
+    (processes / "rabbit@old.pid").write_text("7\n")
+    with pytest.raises(
+        host.RefusedError, match="RabbitMQ runs as rabbit@old, but by this host's name it is rabbit@new"
+    ):
+        host.refuse_renamed(processes, "rabbit@new")
+    host.refuse_renamed(processes, "rabbit@old")
+
+
+@pytest.mark.parametrize("pid", ["9", "8", "not a number", ""])
+def test_a_pid_file_that_a_dead_node_left_counts_for_nothing(processes: Path, pid: str) -> None:
+    (processes / "rabbit@old.pid").write_text(pid)
+    host.refuse_renamed(processes, "rabbit@new")
 
 
 def test_an_unknown_plugin_is_named_with_the_likely_one() -> None:
