@@ -86,6 +86,22 @@ def test_a_second_run_changes_nothing_and_guest_is_gone(site: Site) -> None:
     assert [line.split()[0] for line in users] == ["roboshop"]
 
 
+def test_a_preview_tells_what_would_change_and_changes_nothing(site: Site) -> None:
+    definitions, process = "rabbitmqctl --quiet export_definitions -", "systemctl show rabbitmq-server -p MainPID"
+    look = f"cat {PLUGINS}; ls -R /etc/rabbitmq; {definitions}; {process}"
+    before = site.run(look)
+    other = {
+        "rabbitmq_plugins": ["rabbitmq_management"],
+        "rabbitmq_user_tags": "management",
+        "rabbitmq_remove_guest": False,
+    }
+    run = site.provision("--check", "--diff", **other, rabbitmq_password="of-a-preview")  # noqa: S106 - never set
+    assert (run.code, run.changed) == (0, 2), run.output
+    assert "+[rabbitmq_management]." in run.output
+    assert "of-a-preview" not in run.output
+    assert site.run(look) == before
+
+
 def test_the_user_may_do_what_payment_and_dispatch_do_and_nothing_else(site: Site) -> None:
     for exchange in ("robot-shop", "roboshop"):
         settings = load({"AMQP_HOST": BROKER, "AMQP_PASS": "unused", "AMQP_EXCHANGE": exchange})
