@@ -132,6 +132,19 @@ def test_an_environment_without_a_broker_says_so(cloud: Cloud) -> None:
     )
 
 
+def test_two_brokers_of_an_environment_are_named_and_not_taken_for_one(cloud: Cloud) -> None:
+    dispatch, _ = cloud.instance("dispatch", "dev")
+    brokers = [cloud.instance("rabbitmq", "dev")[0] for _ in range(2)]
+    cloud.instance("rabbitmq", "prod")
+    said = cloud.variables(f"dispatch-dev-{dispatch}")["msg"][0]
+    names = ", ".join(sorted(f"rabbitmq-dev-{broker}" for broker in brokers))
+    assert said == (
+        "2 running brokers that are no cluster have the tags Project=roboshop, Role=rabbitmq, Environment=dev: " + names
+    )
+    # The role dispatch takes host names and commas, and refuses any other character.
+    assert " " in said
+
+
 def test_no_instances_is_an_error(cloud: Cloud) -> None:
     for book in ("site", "dispatch"):
         done = cloud.ansible("playbook", f"playbooks/{book}.yml")

@@ -1,0 +1,178 @@
+"""What is to be done about the certificates on the controller: made, made anew, or refused. Plain functions."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+# One of ours that ends sooner is made anew: long enough for a play that runs once a month.
+RENEWED_BEFORE = timedelta(days=30)
+
+
+@dataclass
+class Pair:
+    """A certificate and its key as read, None where there is none; `faults` tell of what can't be read."""
+
+    name: str
+    certificate: x509.Certificate | None = None
+    public_key: bytes | None = None  # that of the key's file
+    faults: list[str] = field(default_factory=list)
+
+
+def rabbitmq_certificates(
+    directory: str, host: str, names: list[str], clients: list[str], reached_by: list[str], now: datetime | None = None
+) -> dict[str, Any]:
+    """Return what is to be done about a broker's certificate and its clients': ``{"faults", "generate_ca", "due"}``.
+
+    `names` are those a certificate of ours has to bear. One that is given has to bear them, too, unless `reached_by`
+    tells names by which clients may reach the broker: then any of those will do. `due` has a dictionary for each that
+    is to be made: its name, its subjectAltName, and whether it and its key stand already.
+    """
+    moment, folder = now or datetime.now(timezone.utc), Path(directory)
+    authority = _read(folder, "ca")
+    faults = [*authority.faults]
+    generate_ca = authority.certificate is None and not authority.faults
+    signs = generate_ca or authority.public_key is not None
+    if authority.certificate and authority.public_key not in (None, _public(authority.certificate)):
+        faults.append(f"{folder}/ca.key is not the key of {folder}/ca.pem. Put the right one there, or remove it.")
+    if authority.certificate and authority.certificate.not_valid_after_utc <= moment:
+        faults.append(
+            f"The CA's certificate {folder}/ca.pem ended on {_day(authority.certificate)}. Put its successor there; "
+            "or, if this project made it, remove it with ca.key and run playbooks/site.yml, which makes all anew."
+        )
+    due = []
+    for name in dict.fromkeys([host, *clients]):
+        pair, ours_bears = _read(folder, name), names if name == host else []
+        missing = pair.certificate is None and not pair.faults
+        mine = _ours(pair, authority)
+        # One of ours bears every name and does not end soon; of one that is given, only what can't work is refused.
+        others = reached_by if name == host and not mine else []
+        wrong = pair.faults or _wrong(pair, ours_bears, others, moment + RENEWED_BEFORE if mine else moment)
+        if (missing and signs) or (wrong and mine and not pair.faults):
+            due.append(
+                {
+                    "name": name,
+                    "alt_names": rabbitmq_alt_names(ours_bears),
+                    "stands": not missing and pair.public_key is not None,
+                }
+            )
+        elif missing:
+            faults.append(
+                f"{folder}/{name}.pem is missing, and there is no {folder}/ca.key to sign one with. Put the "
+                "certificate and its key there."
+            )
+        else:
+            faults += wrong
+    return {"faults": faults, "generate_ca": generate_ca, "due": due}
+
+
+def rabbitmq_alt_names(names: list[str]) -> list[str]:
+    """Return names and addresses as subjectAltNames: an address is another kind of name (RFC 5280, 4.2.1.6)."""
+    return [f"{'IP' if _address(name) else 'DNS'}:{name}" for name in dict.fromkeys(names)]
+
+
+def _read(folder: Path, name: str) -> Pair:
+    """Read a certificate and its key; a file of several certificates has its own first."""
+    pair = Pair(name)
+    pem, key = folder / f"{name}.pem", folder / f"{name}.key"
+    try:
+        if pem.exists():
+            pair.certificate = x509.load_pem_x509_certificate(pem.read_bytes())
+        if key.exists():
+            private = load_pem_private_key(key.read_bytes(), None)
+            pair.public_key = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except OSError as error:
+        pair.faults.append(
+            f"{error.filename} can't be read ({error.strerror}). Let the user who runs the play read it."
+        )
+    except TypeError:
+        pair.faults.append(f"{key} is encrypted, and RabbitMQ would not boot with it. Put the decrypted key there.")
+    except ValueError:
+        broken = pem if pem.exists() and pair.certificate is None else key
+        pair.faults.append(f"{broken} holds nothing that can be read as PEM. Put the right file there, or remove it.")
+    return pair
+
+
+def _wrong(pair: Pair, names: list[str], any_of: list[str], moment: datetime) -> list[str]:
+    """Return what is wrong with a certificate: its key, its time, the names it is to bear."""
+    certificate = pair.certificate
+    if certificate is None:
+        return []
+    file, found = f"The certificate {pair.name}.pem", []
+    if pair.public_key is None:
+        found.append(f"{file} has no key beside it. Put {pair.name}.key there.")
+    elif pair.public_key != _public(certificate):
+        found.append(f"{file} does not fit its key: {pair.name}.key is another's. Put the right one there.")
+    if certificate.not_valid_after_utc <= moment:
+        found.append(f"{file} ended on {_day(certificate)}. Put its successor there.")
+    elif certificate.not_valid_before_utc > moment:
+        found.append(
+            f"{file} begins on {certificate.not_valid_before_utc:%Y-%m-%d} only. Look at this machine's clock."
+        )
+    borne = _names(certificate)
+    lacking = [name for name in names if not _borne(name, borne)]
+    if any(_borne(name.strip(), borne) for name in any_of):
+        lacking = []
+    if lacking:
+        found.append(
+            f"{file} is not one for {', '.join(lacking)}; it bears {', '.join(borne) or 'no name'}. Put one there that "
+            "is, or set rabbitmq_tls_names to the names by which clients reach the broker."
+        )
+    return found
+
+
+def _ours(pair: Pair, authority: Pair) -> bool:
+    """Tell whether the CA whose key is here has signed a certificate."""
+    if pair.certificate is None or authority.certificate is None or authority.public_key is None:
+        return False
+    try:
+        pair.certificate.verify_directly_issued_by(authority.certificate)
+    except (InvalidSignature, TypeError, ValueError):
+        return False
+    return True
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+
+
+def _borne(name: str, borne: list[str]) -> bool:
+    """Tell whether a certificate's names include one, by itself or by a wildcard for its first label (RFC 6125)."""
+    if address := _address(name):
+        return str(address) in borne
+    lower = [other.lower() for other in borne]
+    return name.lower() in lower or f"*.{name.lower().partition('.')[2]}" in lower
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+def _public(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _day(certificate: x509.Certificate) -> str:
+    return f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+
+
+class FilterModule:
+    """Hands the function to Ansible."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"rabbitmq_certificates": rabbitmq_certificates}

@@ -1,0 +1,187 @@
+"""What is wrong with the values of the role's variables, and what permissions follow from them. Plain functions."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_PLUGIN = re.compile(r"[a-z][a-z0-9_]*")
+# RFC 1123, 2.1, with the underscore that internal names have.
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([\w-]{0,61}\w)?(\.[A-Za-z0-9_]([\w-]{0,61}\w)?)*", re.ASCII)
+_APPLIES_TO = ("queues", "exchanges", "all", "classic_queues", "quorum_queues", "streams")
+_OCTETS = 255  # of a name: AMQP 0-9-1, 4.2.5.3, short strings
+
+Faults = Iterator[str]
+
+
+def rabbitmq_faults(values: dict[str, Any], host: str, inventory: str) -> list[str]:
+    """Return all that is wrong with the role's values, one sentence or two each: variable, fault, what to do.
+
+    `values` has every variable by its full name, None where it is not set; `host` is the inventory's name for the
+    host, and `inventory` is the inventory's directory.
+    """
+    return [
+        *_name("rabbitmq_user", values["rabbitmq_user"], "Set it to the user RoboShop's services log in as, or leave "
+               "it out for roboshop."),
+        *_password(values["rabbitmq_password"], inventory),
+        *_tags(values["rabbitmq_user_tags"]),
+        *_name("rabbitmq_vhost", values["rabbitmq_vhost"], "Set it to a virtual host's name, or leave it out for /."),
+        *_list("rabbitmq_names", values["rabbitmq_names"], _exchange_or_queue),
+        *_list("rabbitmq_plugins", values["rabbitmq_plugins"], _plugin),
+        *_list("rabbitmq_policies", values["rabbitmq_policies"], _policy),
+        *_address("rabbitmq_management_address", values["rabbitmq_management_address"]),
+        *_address("rabbitmq_prometheus_address", values["rabbitmq_prometheus_address"]),
+        *_tls(values, host),
+    ]  # fmt: skip
+
+
+def rabbitmq_permissions(names: list[str]) -> dict[str, str]:
+    """Return the permissions a service needs for exchanges and order queues of these names.
+
+    Regular expressions of what it may configure, write and read (rabbitmq.com, "Access Control"). They include the
+    queues Dispatch names after an order queue (orders.dead, orders.retry.5s) and, for writing, the default exchange,
+    by which it puts orders there.
+    """
+    escaped = "|".join(re.sub(r"([][\\.^$*+?(){}|])", r"\\\1", name) for name in names)
+    own = rf"({escaped})(\..*)?"
+    return {"configure": f"^{own}$", "write": rf"^({own}|amq\.default)$", "read": f"^{own}$"}
+
+
+def _password(password: object, inventory: str) -> Faults:
+    if password is None or password == "":
+        yield (
+            "rabbitmq_password is not set. Put the password RoboShop's services log in with into a vaulted file beside "
+            f"the inventory: ansible-vault create {inventory}/group_vars/all/vault.yml"
+        )
+    elif not isinstance(password, str):
+        yield (
+            "rabbitmq_password is a number to YAML, which changes how it is written. Put it in quotes: "
+            'rabbitmq_password: "…"'
+        )
+    elif any(not character.isprintable() and not character.isspace() for character in password.strip()) or any(
+        ord(character) < 0x20 for character in password
+    ):
+        yield (
+            "rabbitmq_password holds a control character (a line end, perhaps, of a file it was read from), and "
+            "RabbitMQ would get another password. Choose one without."
+        )
+    elif password != password.strip():
+        yield (
+            "rabbitmq_password begins or ends with white space, which rabbitmqctl takes away, so that RabbitMQ would "
+            "get another password. Choose one without."
+        )
+
+
+def _name(variable: str, name: object, remedy: str) -> Faults:
+    if not isinstance(name, str):
+        yield f"{variable} is {name!r}, which is no text. Put it in quotes. {remedy}"
+    elif not name:
+        yield f"{variable} is empty. {remedy}"
+    elif name != name.strip() or not name.isprintable():
+        yield f"{variable} is {name!r}, with white space around it or a control character in it. {remedy}"
+    elif name.startswith("-"):
+        yield f"{variable} is {name}, which rabbitmqctl would take for an option. {remedy}"
+    elif len(name.encode()) > _OCTETS:
+        yield f"{variable} has {len(name.encode())} octets; RabbitMQ takes {_OCTETS}. {remedy}"
+
+
+def _list(variable: str, value: object, faults: Callable[[str, Any], Faults]) -> Faults:
+    if not isinstance(value, list | tuple):
+        yield f"{variable} is {value!r}, which is no list. Write it as a list: [first, second]"
+        return
+    for item in value:
+        yield from faults(variable, item)
+
+
+def _exchange_or_queue(variable: str, name: object) -> Faults:
+    yield from _name(variable, name, "Give the names of the exchanges and of the order queues.")
+
+
+def _plugin(variable: str, name: object) -> Faults:
+    if not isinstance(name, str) or not _PLUGIN.fullmatch(name):
+        yield (
+            f"{variable} names {name!r}, and no plugin's name looks like that. Write it as `rabbitmq-plugins list` "
+            "does, for example rabbitmq_management."
+        )
+
+
+def _tags(tags: object) -> Faults:
+    if not isinstance(tags, str):
+        yield f"rabbitmq_user_tags is {tags!r}, which is no text. Write the tags in one string, separated by spaces."
+        return
+    for tag in tags.split():
+        if not re.fullmatch(r"[A-Za-z_][\w.-]*", tag):
+            yield f"rabbitmq_user_tags names {tag!r}, which is no tag. Use words such as monitoring or management."
+
+
+def _policy(variable: str, policy: object) -> Faults:
+    if not isinstance(policy, dict):
+        yield f"{variable} has {policy!r}, which is no policy. Give each a name, a pattern and a definition."
+        return
+    name = policy.get("name")
+    yield from _name(f"a policy's name in {variable}", name, "Set it to a name of your choice.")
+    if not isinstance(policy.get("pattern"), str) or policy["pattern"].startswith("-"):
+        yield f"The policy {name} in {variable} has no pattern. Set it to a regular expression, such as ^orders$."
+    if not isinstance(policy.get("definition"), dict) or not policy["definition"]:
+        yield f"The policy {name} in {variable} defines nothing. Give its definition, such as {{max-length: 100000}}."
+    if policy.get("apply_to", "queues") not in _APPLIES_TO:
+        yield f"The policy {name} in {variable} applies to {policy['apply_to']}. Choose of {', '.join(_APPLIES_TO)}."
+
+
+def _address(variable: str, address: object) -> Faults:
+    if address == "":
+        return
+    try:
+        ipaddress.ip_address(str(address))
+    except ValueError:
+        yield (
+            f"{variable} is {address!r}, which is no IP address. Set it to one of the broker's own, such as 127.0.0.1, "
+            "or leave it empty for all of them."
+        )
+
+
+def _tls(values: dict[str, Any], host: str) -> Faults:
+    if not values["rabbitmq_tls"]:
+        if not values["rabbitmq_clear_listener"]:
+            yield (
+                "rabbitmq_clear_listener is false and rabbitmq_tls is false, too, so RabbitMQ would listen nowhere. "
+                "Set rabbitmq_tls: true, or leave rabbitmq_clear_listener out."
+            )
+        if values["rabbitmq_tls_verify_clients"]:
+            yield (
+                "rabbitmq_tls_verify_clients is true and rabbitmq_tls is false, so no client would be verified. Set "
+                "rabbitmq_tls: true, too."
+            )
+        return
+    if "/" in host or host.startswith("."):
+        yield (
+            f"The host is named {host!r} in the inventory, and no certificate's file can bear that name. Name it "
+            "without / and without a dot in front; on EC2, change its tag Name."
+        )
+    yield from _list("rabbitmq_tls_names", values["rabbitmq_tls_names"], _certificate_name)
+    yield from _list("rabbitmq_tls_clients", values["rabbitmq_tls_clients"], _client)
+
+
+def _certificate_name(variable: str, name: object) -> Faults:
+    try:
+        ipaddress.ip_address(str(name))
+    except ValueError:
+        if not isinstance(name, str) or not _HOST_NAME.fullmatch(name.removeprefix("*.")):
+            yield (
+                f"{variable} names {name!r}, which is neither a host's name nor an address, and no certificate can "
+                "bear it. Set it to the names and addresses by which clients reach the broker."
+            )
+
+
+def _client(variable: str, name: object) -> Faults:
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w .@-]*", name):
+        yield f"{variable} names {name!r}, which no certificate's file can bear. Use letters, digits, dots and dashes."
+
+
+class FilterModule:
+    """Hands the functions to Ansible."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"rabbitmq_faults": rabbitmq_faults, "rabbitmq_permissions": rabbitmq_permissions}

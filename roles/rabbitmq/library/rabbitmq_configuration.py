@@ -1,0 +1,175 @@
+#!/usr/bin/python
+"""Ansible module: RabbitMQ's plugins, settings and certificates on a host, in force or put back as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.rabbitmq_files import File, Previous, differing, directory, found, group_of, place
+from ansible.module_utils.rabbitmq_host import LOCALE, Host, RefusedError
+
+DOCUMENTATION = """
+module: rabbitmq_configuration
+short_description: Give a host's RabbitMQ its plugins, settings and certificates, or leave it running as it was
+description:
+  - What would keep RabbitMQ from booting, or make it come up without its queues, is refused before anything changes.
+  - Where the files differ, the previous ones are kept, the new ones placed and RabbitMQ is restarted. If it does not
+    come up, the previous files are put back, RabbitMQ is restarted with those, and the module fails with the reason.
+  - Where certificates alone differ, RabbitMQ reads them anew without a restart, which would cost transient messages.
+  - Where no systemd runs, as while an image is made, the files are placed and nothing is started.
+options:
+  plugins: {description: The plugins to enable; any other is disabled., type: list, elements: str, required: true}
+  listeners: {description: Text of the file that says where plugins listen; empty for no file., type: str, default: ""}
+  tls: {description: Text of the file that sets up TLS; empty for no TLS., type: str, default: ""}
+  ca: {description: PEM text of the CA's certificate., type: str, default: ""}
+  certificate: {description: PEM text of the broker's certificate., type: str, default: ""}
+  key: {description: PEM text of its key., type: str, default: ""}
+  addresses:
+    description: Addresses of the host that RabbitMQ is to listen on, by the variable each stands in.
+    type: dict
+    default: {}
+  only_check:
+    description: Refuse what has to be refused, change nothing, and say nothing of what differs.
+    type: bool
+    default: false
+author: [RoboShop]
+"""
+
+RETURN = """
+changed_files: {description: Paths that differed from what is wanted., returned: always, type: list, elements: str}
+restarted: {description: Whether RabbitMQ was started or restarted., returned: always, type: bool}
+running: {description: Whether RabbitMQ runs., returned: always, type: bool}
+"""
+
+PLUGINS = Path("/etc/rabbitmq/enabled_plugins")
+SETTINGS = Path("/etc/rabbitmq/conf.d")
+CERTIFICATES = Path("/etc/rabbitmq/tls")
+PREVIOUS = Path("/etc/rabbitmq/.previous.json")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "plugins": {"type": "list", "elements": "str", "required": True},
+            "listeners": {"type": "str", "default": ""},
+            "tls": {"type": "str", "default": ""},
+            "ca": {"type": "str", "default": ""},
+            "certificate": {"type": "str", "default": ""},
+            "key": {"type": "str", "default": "", "no_log": True},
+            "addresses": {"type": "dict", "default": {}},
+            "only_check": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+
+    def run(argv: list[str]) -> tuple[int, str, str]:
+        code, output, error = module.run_command(argv, environ_update=LOCALE)
+        return code, output, error
+
+    try:
+        result = settle(Host(run), module.params, module.check_mode)
+    except RefusedError as refused:
+        module.fail_json(msg=str(refused))
+    module.exit_json(**result)
+
+
+def files(wanted: dict[str, Any], group: int) -> list[File]:
+    """Return every file of RabbitMQ's that the role sees to, as it is wanted."""
+
+    def ours(path: Path, text: str, **more: bool) -> File:
+        return File(path, text.encode() or None, 0o640, 0, group, **more)
+
+    return [
+        File(PLUGINS, f"[{','.join(wanted['plugins'])}].\n".encode()),
+        ours(SETTINGS / "30-roboshop-tls.conf", wanted["tls"]),
+        ours(SETTINGS / "31-roboshop-listeners.conf", wanted["listeners"]),
+        *(certificates(wanted, ours) if wanted["tls"] else ()),
+    ]
+
+
+def certificates(wanted: dict[str, Any], ours: Any) -> list[File]:
+    """Return the CA, the certificate and the key, as they are wanted."""
+    return [
+        ours(CERTIFICATES / "ca.pem", wanted["ca"]),
+        ours(CERTIFICATES / "broker.pem", wanted["certificate"]),
+        ours(CERTIFICATES / "broker.key", wanted["key"], secret=True),
+    ]
+
+
+def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Make the host what is wanted, and return the module's result. Raises RefusedError."""
+    host.refuse_renamed()
+    host.refuse_foreign_addresses(wanted["addresses"])
+    group = group_of("rabbitmq") if host.installed else 0
+    due = differing(files(wanted, group))
+    if host.installed and (PLUGINS in [file.path for file in due] or not host.running):
+        host.refuse_unknown_plugins(wanted["plugins"])
+    if wanted["only_check"]:
+        return {"changed": False, "changed_files": [], "restarted": False, "running": host.running}
+    previous = Previous(PREVIOUS)
+    restart = host.booted and (bool(due) or previous.stands or not host.running)
+    # A renewed certificate takes effect without a restart.
+    reread = restart and host.running and not previous.stands and all(file.path.parent == CERTIFICATES for file in due)
+    result = {
+        "changed": bool(due) or restart,
+        "changed_files": [str(file.path) for file in due],
+        "restarted": restart and not reread,
+        "running": host.running,
+        "diff": [
+            {
+                "before_header": str(file.path),
+                "after_header": str(file.path),
+                "before": found(file).shown,
+                "after": file.shown,
+            }
+            for file in due
+        ],
+    }
+    if check_mode:
+        return result
+    for path in {file.path.parent for file in due if file.content is not None} - {PLUGINS.parent}:
+        directory(path, group)
+    if restart and not reread:
+        switch(host, due, previous, [5671] if wanted["tls"] else [])
+    else:
+        for file in due:
+            place(file)
+        if reread:
+            host.reread_certificates()
+    return {**result, "running": host.booted}
+
+
+def switch(host: Any, due: list[File], previous: Previous, ports: list[int]) -> None:
+    """Place the files and restart RabbitMQ, or put everything back. Raises RefusedError with the reason."""
+    ran = host.running
+    previous.keep(due)
+    for file in due:
+        place(file)
+    reason = host.restart(ports)
+    if not reason:
+        previous.forget()
+        return
+    kept = previous.files()
+    if not kept:
+        previous.forget()
+        raise RefusedError(f"RabbitMQ does not start with the configuration it has had so far. It says:\n{reason}")
+    for file in kept:
+        place(file)
+    previous.forget()
+    reason_of_previous = host.restart([])
+    if not reason_of_previous:
+        raise RefusedError(
+            "RabbitMQ did not start with the new configuration; the previous one is back and RabbitMQ runs with it. "
+            f"What it said of the new one:\n{reason}"
+        )
+    raise RefusedError(
+        "RabbitMQ did not start with the new configuration. The previous one is back, and it does not start with that "
+        f"{'any more' if ran else 'either, nor did it run before'}. What it said of the new one:\n{reason}\n"
+        f"What it said of the previous one:\n{reason_of_previous}"
+    )
+
+
+if __name__ == "__main__":
+    main()

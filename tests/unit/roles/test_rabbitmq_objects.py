@@ -1,0 +1,183 @@
+"""The objects on a broker: what is due is done and nothing else, and no password shows."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import importlib
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.module_utils.rabbitmq_definitions import Wanted, password_fits, shown, steps
+from ansible.module_utils.rabbitmq_host import RefusedError
+
+objects = importlib.import_module("roles.rabbitmq.library.rabbitmq_objects")
+
+PASSWORD = "orders"  # noqa: S105 - one that other values hold, too, as a careless user's does
+PERMISSIONS = {"configure": "^orders$", "write": "^(orders|amq\\.default)$", "read": "^orders$"}
+POLICY = {"name": "limit", "pattern": "^orders$", "apply_to": "queues", "definition": {"max-length": 5}}
+WANTED = Wanted("roboshop", PASSWORD, ["monitoring"], "/", PERMISSIONS, [POLICY], True)
+
+
+def hashed(password: str, algorithm: str = "sha256") -> dict[str, str]:
+    """A user's hash as RabbitMQ keeps it: the salt, then the digest of salt and password."""
+    digest = hashlib.new(algorithm, b"salt" + password.encode()).digest()
+    return {
+        "password_hash": base64.b64encode(b"salt" + digest).decode(),
+        "hashing_algorithm": f"rabbit_password_hashing_{algorithm}",
+    }
+
+
+SETTLED: dict[str, Any] = {
+    "users": [{"name": "roboshop", "tags": ["monitoring"], **hashed(PASSWORD)}, {"name": "ops", "tags": []}],
+    "vhosts": [{"name": "/"}],
+    "permissions": [{"user": "roboshop", "vhost": "/", **PERMISSIONS}],
+    "policies": [
+        {
+            "vhost": "/",
+            "name": "limit",
+            "pattern": "^orders$",
+            "apply-to": "queues",
+            "definition": {"max-length": 5},
+            "priority": 0,
+        }
+    ],
+}
+FRESH: dict[str, Any] = {
+    "users": [{"name": "guest", "tags": ["administrator"]}],
+    "vhosts": [{"name": "/"}],
+    "permissions": [],
+    "policies": [],
+}
+
+
+class Node:
+    """A module's way to run commands, answered as rabbitmqctl would."""
+
+    def __init__(self, definitions: dict[str, Any], refused: str = "", lets_in: bool = True) -> None:
+        self.definitions, self.refused, self.lets_in = definitions, refused, lets_in
+        self.ran: list[tuple[list[str], str | None]] = []
+
+    def run_command(self, argv: list[str], data: str | None, **_: object) -> tuple[int, str, str]:
+        if argv[-2:] == ["export_definitions", "-"]:
+            return 0, json.dumps(self.definitions), ""
+        if argv[1] == "authenticate_user":
+            return (0 if self.lets_in else 1), "", ""
+        self.ran.append((argv[1:], data))
+        return (70, "", self.refused) if self.refused else (0, "", "")
+
+
+def settle(node: Node, wanted: Wanted = WANTED, check_mode: bool = False) -> dict[str, Any]:
+    return dict(objects.settle(objects.Broker(node, wanted.password), wanted, check_mode))
+
+
+def test_a_fresh_broker_gets_everything_and_guest_goes() -> None:
+    node = Node(FRESH)
+    result = settle(node)
+    assert [words[0] for words, _ in node.ran] == [
+        "add_user", "set_user_tags", "set_permissions", "set_policy", "delete_user",
+    ]  # fmt: skip
+    assert node.ran[0] == (["add_user", "roboshop"], PASSWORD)
+    assert result["changed"]
+    assert result["steps"][-1] == "remove the user guest"
+
+
+def test_the_password_goes_by_standard_input_alone() -> None:
+    secret = WANTED.__class__(**{**vars(WANTED), "password": "9f8e7d6c"})
+    node = Node(FRESH)
+    result = settle(node, secret)
+    assert [data for _, data in node.ran if data] == ["9f8e7d6c"]
+    assert "9f8e7d6c" not in json.dumps([words for words, _ in node.ran])
+    assert "9f8e7d6c" not in json.dumps(result) + repr(secret) + repr(list(steps(secret, FRESH, False)))
+
+
+def test_a_settled_broker_is_left_alone() -> None:
+    node = Node(SETTLED)
+    result = settle(node)
+    assert node.ran == []
+    assert not result["changed"]
+    assert result["diff"]["before"] == result["diff"]["after"]
+
+
+@pytest.mark.parametrize(
+    ("change", "command"),
+    [
+        (lambda found: found["users"][0].update(hashed("another")), "change_password"),
+        (lambda found: found["users"][0].update(tags=["administrator"]), "set_user_tags"),
+        (lambda found: found["permissions"][0].update(read=".*"), "set_permissions"),
+        (lambda found: found["policies"][0].update(definition={"max-length": 6}), "set_policy"),
+        (lambda found: found["users"].append({"name": "guest", "tags": []}), "delete_user"),
+        (lambda found: found["vhosts"].clear(), "add_vhost"),
+    ],
+)
+def test_what_differs_alone_is_changed_and_a_preview_changes_nothing(change: Any, command: str) -> None:
+    found = copy.deepcopy(SETTLED)
+    change(found)
+    node = Node(found)
+    assert settle(node, check_mode=True)["changed"]
+    assert node.ran == []
+    assert settle(node)["changed"]
+    assert [words[0] for words, _ in node.ran] == [command]
+
+
+def test_guest_stays_where_that_is_wanted_or_where_it_is_the_user() -> None:
+    found = copy.deepcopy(SETTLED)
+    found["users"].append({"name": "guest", "tags": []})
+    kept = Wanted(**{**vars(WANTED), "without_guest": False})
+    assert [step.words[0] for step in steps(kept, found, True)] == []
+    guest = Wanted(**{**vars(WANTED), "user": "guest"})
+    assert "delete_user" not in [step.words[0] for step in steps(guest, found, True)]
+
+
+def test_a_password_is_compared_by_the_hash_the_user_has() -> None:
+    assert password_fits("right", hashed("right")) is True
+    assert password_fits("right", hashed("right", "sha512")) is True
+    assert password_fits("wrong", hashed("right")) is False
+    assert password_fits("right", {"hashing_algorithm": "rabbit_password_hashing_md5"}) is None
+
+
+def test_where_the_hash_is_unknown_the_broker_is_asked() -> None:
+    found = copy.deepcopy(SETTLED)
+    found["users"][0]["hashing_algorithm"] = "rabbit_password_hashing_md5"
+    assert not settle(Node(found))["changed"]
+    # It answers no twice: before the password is set, and after.
+    with pytest.raises(RefusedError, match="does not let the user in with it"):
+        settle(Node(found, lets_in=False))
+
+
+def test_a_refusal_is_told_in_rabbitmq_s_words_without_the_password() -> None:
+    wanted = Wanted(**{**vars(WANTED), "password": "9f8e7d6c"})
+    with pytest.raises(RefusedError) as refused:
+        settle(Node(FRESH, refused="Error: 9f8e7d6c: minimum required password length is 40"), wanted)
+    assert str(refused.value) == (
+        "rabbitmqctl add_user failed. RabbitMQ says: Error: ********: minimum required password length is 40"
+    )
+
+
+def test_the_diff_shows_the_objects_concerned_and_no_hash() -> None:
+    before, after = shown(WANTED, {**FRESH, "users": [*FRESH["users"], {"name": "roboshop", **hashed("x")}]})
+    assert before["guest"] is True
+    assert after["guest"] is False
+    assert after["permissions"] == [{"user": "roboshop", "vhost": "/", **PERMISSIONS}]
+    assert "hash" not in json.dumps([before, after])
+
+
+def test_the_module_fails_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[str] = []
+
+    def fail_json(msg: str) -> None:
+        failed.append(msg)
+        raise SystemExit
+
+    def run_command(*_: object, **__: object) -> tuple[int, str, str]:
+        return 69, "", "Error: unable to perform an operation on node 'rabbit@x'."
+
+    parameters = {**vars(WANTED)}
+    module = SimpleNamespace(params=parameters, check_mode=False, run_command=run_command, fail_json=fail_json)
+    monkeypatch.setattr(objects, "AnsibleModule", lambda **_: module)
+    with pytest.raises(SystemExit):
+        objects.main()
+    assert failed[0].startswith("rabbitmqctl can't reach RabbitMQ's node on this host.")
