@@ -1,4 +1,4 @@
-"""Makes the scenario's artifacts out of the real one: a newer release, and one for each way in which a release can break."""
+"""Makes the scenario's artifacts out of the real one: a newer release, and one for each way to break a release."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Lab:
-    """A set of hosts that is booted and removed as one; the directory `state` holds its key, known_hosts and secrets."""
+    """Hosts that are booted and removed as one; the directory `state` holds their key, known_hosts and secrets."""
 
     name: str
     state: Path
@@ -190,7 +190,7 @@ def await_boot(container: Container) -> None:
 
 
 def _host_key(container: Container) -> str:
-    """The host's public key, in the format of known_hosts. It asks again, because under load Docker may lose the output."""
+    """The host's public key, in the format of known_hosts. Asks again, as Docker may lose output under load."""
     for _ in range(10):
         words = _run(container, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()
         if len(words) > 1:

@@ -53,7 +53,7 @@ DISTRIBUTIONS = {
         Distribution("rocky9", "rockylinux/rockylinux:9"),
         Distribution("alma9", "almalinux:9"),
         Distribution("amazon2023", "amazonlinux:2023"),
-        # This has EL9's dnf, rpm, names and layout over Debian's files. It shows that the dnf path works, not that Rocky does.
+        # EL9's dnf, rpm, names and layout over Debian's files show that the dnf path works, not that Rocky does.
         Distribution("el9-facsimile"),
     )
 }

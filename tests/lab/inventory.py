@@ -11,7 +11,7 @@ from tests.lab.hosts import LABEL, Lab
 
 
 def copied(lab: Lab, directory: Path, broker: str) -> Path:
-    """Copy ``inventories/lab`` for the hosts of another lab, with its broker's name; return the copy, which tests may edit."""
+    """Copy ``inventories/lab`` for another lab, with its broker's name; return the copy, which tests may edit."""
     inventory = directory / "inventories" / "lab"
     shutil.copytree(LAB_INVENTORY, inventory)
     replace(inventory / "lab.docker.yml", f"get('{LABEL}') == 'lab'", f"get('{LABEL}') == '{lab.name}'")

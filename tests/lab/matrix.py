@@ -1,4 +1,4 @@
-"""Runs Molecule's default scenario on one distribution after another; a table says which ran, and why others did not."""
+"""Runs Molecule's default scenario on one distribution after another; a table says which ran, and why others didn't."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import docker
 from tests.lab import LabError, MissingImageError, image
 from tests.lab.ansible import ROOT
 
-# The facsimile can't install RabbitMQ, which on EL9 comes from the vendor's repositories, so its broker is another host.
+# The facsimile can't install RabbitMQ, which on EL9 comes from the vendor's repositories.
 BROKERS = {"el9-facsimile": "debian12"}
 
 

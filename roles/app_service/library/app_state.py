@@ -69,8 +69,8 @@ options:
         default: 3
       drain:
         description:
-          - Before one of the C(settings), a list of names, changes, the live release's command line runs with the arguments
-            C(command).
+          - Before one of the C(settings), a list of names, changes, the live release's command line runs with the
+            arguments C(command).
         type: dict
 attributes:
   check_mode:

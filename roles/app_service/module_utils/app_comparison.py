@@ -111,7 +111,7 @@ def diff(wanted: Wanted, release: Path) -> list[dict[str, str]]:
 
 
 def _may_be_shown(before: str) -> bool:
-    """Whether a file can hold no secret: it does not exist, or one of its first two lines says that the role wrote it."""
+    """Whether a file can hold no secret: it doesn't exist, or one of its first two lines says the role wrote it."""
     return not before or any(line.startswith(OURS) for line in before.splitlines()[:2])
 
 
