@@ -58,9 +58,9 @@ def publish(host: str, log: Path, rate: float) -> None:
 def report(log: Path, ledger: Path, marks: list[dict[str, Any]]) -> dict[str, Any]:
     """Compare what was confirmed with the ledger, the dead letters and the journal.
 
-    `marks` are windows of time, {"name", "start", "end"} in seconds since the epoch. For each the report says what became
-    of the orders confirmed in it, the rate of the slowest load (orders per second), and the longest time in which nothing
-    was dispatched (seconds).
+    `marks` are windows of time, {"name", "start", "end"} in seconds since the epoch. For each, the report says what
+    became of the orders confirmed in it, the rate of the slowest load (orders per second), and the longest time in
+    which nothing was dispatched (seconds).
     """
     loads = [read(part) for part in sorted(log.parent.glob(f"{log.name}*"))]
     confirmed = {order for load in loads for order in load}
