@@ -22,7 +22,7 @@ from typing import Any
 
 from ansible.module_utils.app_releases import ACTIVATED, COMPLETE, DAMAGED, digest, live, stands
 
-# Only root can write here. In /tmp any user could open the lock and hold it for ever.
+# Only root can write here. In /run/lock any user could open the lock and hold it for ever.
 LOCKS = Path("/run")
 FULL = 10 << 20  # octets; a disk with fewer of them free counts as full
 ROOT = 0
