@@ -15,7 +15,7 @@ from typing import Any
 
 from pika.adapters.select_connection import IOLoop
 
-from . import health, tracing
+from . import health, probes, tracing
 from .amqp import properties
 from .amqp.connection import Connection, parameters
 from .consumer import Consumer, Hook
@@ -64,13 +64,9 @@ class Service:
         self._forget_at = 0.0  # time.monotonic()
 
     def run(self) -> int:
-        """Work until SIGTERM or SIGINT; return the exit code. Raises SettingsError for an unusable HTTP address."""
+        """Work until SIGTERM or SIGINT; return the exit code."""
         properties.install()
-        try:
-            health.serve(self._settings.http, self._state, self._ledger.size)
-        except OSError as error:
-            where = "DISPATCH_HTTP {}:{}".format(*self._settings.http)
-            raise SettingsError([f"{where} can't be used ({error.strerror}); set a free address:port"]) from error
+        probes.serve(self._settings.http, self._state, self._ledger.size)
         self._catch_signals()
         self._tick()
         self._connect()
@@ -204,6 +200,8 @@ class Service:
             # Type=notify waits for READY=1: an absent broker must not make the start fail, but a hang must.
             news.append("EXTEND_TIMEOUT_USEC=30000000")
         status = reasons[0] if reasons else f"consuming {self._settings.queue}"
+        if self._state.unserved:
+            status += f"; {self._state.unserved}"
         if status != self._status and not self._stopping:
             self._status = status
             news.append(f"STATUS={status}")

@@ -3,6 +3,7 @@
 import re
 import socket
 import ssl
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import yaml
 from pika import exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
-from dispatch_app import failures, health, topology
+from dispatch_app import failures, health, probes, topology
 from dispatch_app.amqp.connection import parameters
 from dispatch_app.settings import load
 from dispatch_app.systemd import Notifier
@@ -44,7 +45,8 @@ def test_the_watchdog_is_ours_only_if_it_names_us() -> None:
 @pytest.fixture
 def served() -> Iterator[tuple[str, health.State]]:
     state = health.State()
-    server = health.serve(("127.0.0.1", 0), state, lambda: 4096)
+    server = probes.Server(("127.0.0.1", 0), state, lambda: 4096)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}", state
     server.shutdown()
     server.server_close()
