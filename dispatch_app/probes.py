@@ -6,18 +6,24 @@ that can't be used now is tried again, and what connections cost is bounded.
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
+from typing import Any
 
 from . import health
 from .logs import log
 
 BACKOFF = (0.2, 30.0)  # seconds before the second attempt to use the address, and at most before any
+HANDLERS = 8  # connections at a time; each costs a thread, and TasksMax= bounds those of the whole service
+REQUEST_SECONDS = 10.0  # for a whole request and its answer, however slowly the octets come
+SLOT_SECONDS = 1.0  # until a connection that was cut short has ended
 
 
 def serve(address: tuple[str, int], state: health.State, ledger_bytes: Callable[[], int]) -> None:
@@ -49,7 +55,12 @@ def _serve_when_possible(address: tuple[str, int], state: health.State, ledger_b
 
 
 class Server(ThreadingHTTPServer):
-    """The HTTP server, with a thread for each connection."""
+    """The HTTP server, with a thread for each of at most HANDLERS connections.
+
+    Where there are more, the oldest is cut short: a probe needs a moment, so what lasts is none.
+    """
+
+    request_queue_size = 128  # connections the kernel takes ahead; with socketserver's 5, a burst of them delays probes
 
     def __init__(self, address: tuple[str, int], state: health.State, ledger_bytes: Callable[[], int]) -> None:
         """Listen at `address`, an IPv6 one in brackets. Raises OSError if it can't be used now."""
@@ -57,16 +68,66 @@ class Server(ThreadingHTTPServer):
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, where = found[0][0], str(found[0][4][0])
         self.state, self.ledger_bytes = state, ledger_bytes
+        self._slots = threading.Semaphore(HANDLERS)
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, float] = {}  # since which time.monotonic(), the oldest first
         super().__init__((where, port), _Handler)
 
     def server_bind(self) -> None:
         """Bind the socket, without looking up this host's name, which is needed for nothing."""
         TCPServer.server_bind(self)
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, or close the connection where there can't be one."""
+        if not self._slots.acquire(blocking=False):
+            self._cut(0.0, most=1)
+            if not self._slots.acquire(timeout=SLOT_SECONDS):
+                self.shutdown_request(request)
+                return
+        with self._lock:
+            self._open[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no more threads can be started
+            self._leave(request)
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer in this thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._leave(request)
+
+    def service_actions(self) -> None:
+        """End what takes too long; `serve_forever` calls this at least twice a second."""
+        self._cut(REQUEST_SECONDS, most=HANDLERS)
+
+    def handle_error(self, *_: Any) -> None:
+        """Log what is our fault; what clients and networks do would fill the journal."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            log.error("a request by HTTP failed: %r", error)
+
+    def _leave(self, request: socket.socket) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        self._slots.release()
+
+    def _cut(self, seconds: float, most: int) -> None:
+        """End at most that many connections older than `seconds`; their threads then find them closed."""
+        until = time.monotonic() - seconds
+        with self._lock:
+            old = [request for request, since in self._open.items() if since <= until][:most]
+            for request in old:
+                del self._open[request]
+        for request in old:
+            with contextlib.suppress(OSError):  # the thread has just closed it
+                request.shutdown(socket.SHUT_RDWR)
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
-    timeout = 10  # seconds, so that a client that sends nothing doesn't hold a thread for ever
 
     def do_GET(self) -> None:
         self.wfile.write(self._head())

@@ -18,6 +18,7 @@ from pika.adapters.select_connection import IOLoop
 from . import health, probes, tracing
 from .amqp import properties
 from .amqp.connection import Connection, parameters
+from .amqp.resolver import Services
 from .consumer import Consumer, Hook
 from .failures import OverflowingError, explain
 from .ledger import Ledger
@@ -98,7 +99,7 @@ class Service:
             on_open_callback=opened,
             on_open_error_callback=lost,
             on_close_callback=lost,
-            custom_ioloop=self._loop,
+            custom_ioloop=Services(self._loop),
         )
 
     def _on_open(self, conn: Any) -> None:

@@ -1,20 +1,27 @@
 """Probes by HTTP: served as soon as the address can be used, whatever clients do."""
 
+import http.client
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pika.adapters.select_connection import IOLoop
 
 from dispatch_app import health, probes
+from dispatch_app.amqp import connection
+from dispatch_app.amqp.resolver import Services
+from dispatch_app.failures import explain
+from dispatch_app.settings import load
 
 
 @pytest.fixture
@@ -32,12 +39,13 @@ def await_(condition: Callable[[], object], seconds: float = 10.0) -> None:
 
 def answer(port: int, path: str, method: str = "GET") -> tuple[int, bytes] | None:
     """Return status and body, or None without an answer."""
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=2) as reply:  # noqa: S310 - our own server
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as client:
+        try:
+            client.request(method, path)
+            reply = client.getresponse()
             return reply.status, reply.read()
-    except OSError:
-        return None
+        except OSError:
+            return None
 
 
 def test_a_port_taken_for_a_moment_is_served_once_it_is_free(
@@ -109,3 +117,80 @@ def test_head_and_queries_are_answered_as_monitors_ask(server: int) -> None:
     assert answer(server, "/livez", "HEAD") == (200, b"")
     status, body = answer(server, "/metrics?format=prometheus") or (0, b"")
     assert (status, b"dispatch_ready" in body) == (200, True)
+
+
+@pytest.fixture
+def drip() -> Iterator[Callable[[int, int], list[socket.socket]]]:
+    """Yield a function that opens connections, each of which has sent half a request."""
+    opened: list[socket.socket] = []
+
+    def connect(port: int, count: int) -> list[socket.socket]:
+        for _ in range(count):
+            opened.append(socket.create_connection(("127.0.0.1", port)))
+            opened[-1].sendall(b"GET /livez HTTP/1.1\r\nX-Slow: ")
+        return opened
+
+    yield connect
+    for each in opened:
+        each.close()
+
+
+def test_dripping_connections_keep_no_probe_from_its_answer(
+    server: int, drip: Callable[[int, int], list[socket.socket]]
+) -> None:
+    before = threading.active_count()
+    drip(server, 100)
+    began = time.monotonic()
+    assert (answer(server, "/livez") or (0,))[0] == 200
+    assert time.monotonic() - began < 2
+    assert threading.active_count() - before <= probes.HANDLERS
+
+
+def test_a_request_ends_in_time_however_its_octets_come(
+    server: int, drip: Callable[[int, int], list[socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "REQUEST_SECONDS", 0.3)
+    (slow,) = drip(server, 1)
+    slow.settimeout(0.05)
+
+    def ended() -> bool:
+        try:
+            slow.sendall(b"x")
+            return slow.recv(1) == b""
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+
+    await_(ended, 5)
+
+
+def test_connections_reset_by_clients_write_nothing(server: int, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server)) as client:
+            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\nmore")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
+    assert answer(server, "/livez")
+    await_(lambda: not any("process_request" in thread.name for thread in threading.enumerate()))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_host_out_of_threads_is_a_failure_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    loop, seen = IOLoop(), []
+
+    def failed(_: object, error: BaseException) -> None:
+        seen.append(error)
+        loop.stop()
+
+    settings = load({"AMQP_HOST": "localhost", "AMQP_PASS": "p"})
+    monkeypatch.setattr(threading.Thread, "start", start)
+    connection.Connection(
+        connection.parameters(settings, "localhost"), on_open_error_callback=failed, custom_ioloop=Services(loop)
+    )
+    loop.start()
+    loop.close()
+    (error,) = seen
+    assert "can't start new thread" in str(explain(error, settings, "localhost"))
