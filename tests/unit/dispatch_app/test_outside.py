@@ -31,6 +31,17 @@ def test_notifications_reach_the_manager(tmp_path: Path, abstract: bool) -> None
         assert manager.recv(1000) == b"READY=1\nSTATUS=consuming"
 
 
+def test_a_text_of_the_brokers_is_no_notification_of_ours(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        notifier = Notifier({"NOTIFY_SOCKET": address})
+        notifier.send("WATCHDOG=1", "STATUS=inequivalent arg 'a\nWATCHDOG=trigger\r\x1b[2J\u2028\udcff'")
+        assert manager.recv(5000) == b"WATCHDOG=1\nSTATUS=inequivalent arg 'a WATCHDOG=trigger  [2J  '"
+        notifier.send("WATCHDOG=1", "STATUS=" + "\N{PILE OF POO}" * 9999)
+        assert len(manager.recv(50_000)) < 4096
+
+
 def test_without_a_manager_nothing_is_sent_and_nothing_fails(tmp_path: Path) -> None:
     Notifier({}).send("READY=1")
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).send("READY=1")
