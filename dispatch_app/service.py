@@ -21,7 +21,7 @@ from .amqp.connection import Connection, parameters
 from .amqp.resolver import Services
 from .consumer import Consumer, Hook
 from .failures import OverflowingError, explain
-from .ledger import Ledger
+from .ledger import ClockError, Ledger
 from .logs import fields, log
 from .settings import Settings, SettingsError
 from .systemd import Notifier
@@ -63,6 +63,7 @@ class Service:
         self._started = self._stopping = False
         self._status = ""
         self._forget_at = 0.0  # time.monotonic()
+        self._clock_told = False
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; return the exit code."""
@@ -219,5 +220,12 @@ class Service:
         except sqlite3.Error as error:
             log.warning("old orders can't be deleted now (%s)", error)
             forgotten = 0
+        except ClockError as error:
+            if not self._clock_told:
+                log.error(
+                    "no order is deleted: %s; correct it, or restart Dispatch after the next order if it is right",
+                    error,
+                )
+            self._clock_told, forgotten = True, 0
         # Each look deletes a few thousand orders at most, so that dispatching goes on in between.
         self._forget_at = now if forgotten else now + FORGET_PERIOD
