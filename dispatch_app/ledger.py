@@ -55,6 +55,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open the file or create it, and check it. Raises LedgerError."""
         self._path = path
+        self.directory = path.parent
         self._db = _open(path, "rwc")
         try:
             self._db.execute("PRAGMA journal_mode=WAL")

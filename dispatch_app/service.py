@@ -24,6 +24,7 @@ from .failures import OverflowingError, explain
 from .ledger import ClockError, Ledger
 from .logs import fields, log
 from .settings import Settings, SettingsError
+from .suspects import Suspects
 from .systemd import Notifier
 
 BACKOFF = (0.2, 30.0)  # seconds before the second attempt, and at most before any
@@ -51,6 +52,7 @@ class Service:
     def __init__(self, settings: Settings, ledger: Ledger, hook: Hook | None) -> None:
         self._settings, self._ledger, self._hook = settings, ledger, hook
         self._tracer = tracing.tracer()
+        self._suspects = Suspects(ledger.directory)
         self._state = health.State()
         self._notifier = Notifier()
         self._loop: Any = IOLoop()
@@ -108,7 +110,7 @@ class Service:
         self._state.connections += 1
         self._consumer = Consumer(
             conn, self._host(), replace(self._settings, prefetch=self._prefetch), self._ledger, self._state,
-            self._hook, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"),
+            self._hook, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
         )  # fmt: skip
         self._loop.call_later(SETUP_SECONDS, partial(self._see_consuming, conn))
 
