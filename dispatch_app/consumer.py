@@ -29,6 +29,7 @@ from .logs import fields, log
 from .orders import Order, parse
 from .outbox import Connect, Outbox, Parcel
 from .settings import Settings
+from .suspects import REASON, Suspects
 from .tracing import Tracer
 
 BATCH = 1000  # orders per commit; smaller commits rewrite more of the id index, larger ones hardly less
@@ -48,10 +49,12 @@ class Consumer:
     def __init__(
         self, conn: Connection, host: str, settings: Settings, ledger: Ledger, state: State,
         hook: Hook | None, tracer: Tracer | None, lost: Callable[[Exception], None], connect: Connect,
+        suspects: Suspects,
     ) -> None:  # fmt: skip
         """Start on `conn`. `lost` is called when this consumer can't go on; `connect` opens the outbox's connection."""
         self._conn, self._settings, self._ledger, self._state = conn, settings, ledger, state
         self._hook, self._tracer, self._lost = hook, tracer, lost
+        self._suspects = suspects
         self._channel: Any = None
         self._consuming = self._closed = False
         self._acknowledger: Acknowledger  # from the moment the channel is open
@@ -151,7 +154,10 @@ class Consumer:
                 self._schedule(wait)
             return
         try:
-            self._check()
+            try:
+                self._check()
+            finally:
+                self._suspects.leave()
             if self._ready:
                 self._commit()
         except sqlite3.Error as error:
@@ -173,6 +179,8 @@ class Consumer:
             if envelope.MARK in raw:
                 raw, body, _ = envelope.unwrap(raw, body)
             try:
+                if redelivered:
+                    self._suspects.take(delivery[4])
                 order = parse(body)
             except Exception as error:  # whatever parsing raises, this body is the cause
                 self._bury(delivery, getattr(error, "reason", "unreadable"), error)
@@ -180,6 +188,8 @@ class Consumer:
                 if prepare is None or prepare(order, raw, delivery):
                     ready.append(((*order[:4], correlation_id(raw), redelivered), delivery))
             waiting.popleft()
+            if redelivered:
+                self._suspects.leave()
             state.received += 1
             state.redelivered += redelivered
             if prepare and time.monotonic() > until:
@@ -276,6 +286,8 @@ class Consumer:
                 reason=reason, queue=queue, order_id=order_id, correlation_id=correlation_id(raw),
                 letter_id=notes["id"], attempt=notes["attempt"]))  # fmt: skip
             self._octets -= len(delivery[4])
+            if reason == REASON:
+                self._suspects.forget(delivery[4])
             self._acknowledge([tag])
             self._count()
             if self._drained:

@@ -1,13 +1,11 @@
-"""What the service knows about itself, and how to ask for it: `/livez`, `/readyz` and `/metrics`."""
+"""What the service knows about itself, and its metrics."""
 
 from __future__ import annotations
 
 import platform
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import __version__
@@ -35,11 +33,13 @@ class Histogram:
 class State:
     """Counters, the beat of the work loop, and the reasons why the service is not ready.
 
-    Only the work loop writes, mostly once a batch; the HTTP threads read.
+    Only the work loop writes, mostly once a batch; the HTTP threads read. The one exception is `unserved`,
+    which is theirs.
     """
 
     def __init__(self) -> None:
         self.reasons = {"broker": "not connected yet"}
+        self.unserved: str | None = None  # why nobody can ask by HTTP now
         self.beat = time.monotonic()
         self.received = self.dispatched = self.duplicates = self.redelivered = 0
         self.connections = self.losses = self.in_flight = 0
@@ -52,35 +52,6 @@ class State:
         """Note the reason why `part` keeps the service from being ready; None if it doesn't."""
         others = {name: text for name, text in self.reasons.items() if name != part}
         self.reasons = {**others, part: reason} if reason else others
-
-
-def serve(address: tuple[str, int], state: State, ledger_bytes: Callable[[], int]) -> ThreadingHTTPServer:
-    """Answer requests in daemon threads from now on. Raises OSError if the address can't be used."""
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10  # seconds, so that a client that sends nothing doesn't hold a thread for ever
-
-        def do_GET(self) -> None:
-            age, reasons = time.monotonic() - state.beat, state.reasons.values()
-            status, body = 404, b"see /livez, /readyz and /metrics\n"
-            if self.path == "/livez":
-                status, body = 200 if age < STUCK else 503, f"work loop seen {age:.1f} s ago\n".encode()
-            elif self.path == "/readyz":
-                status, body = 503 if reasons else 200, ("\n".join(reasons) or "consuming").encode() + b"\n"
-            elif self.path == "/metrics":
-                status, body = 200, exposition(state, ledger_bytes())
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Log nothing: probes every few seconds would drown out what matters."""
-
-    server = ThreadingHTTPServer(address, Handler)
-    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
-    return server
 
 
 def exposition(state: State, ledger_bytes: int) -> bytes:

@@ -15,14 +15,16 @@ from typing import Any
 
 from pika.adapters.select_connection import IOLoop
 
-from . import health, tracing
+from . import health, probes, tracing
 from .amqp import properties
 from .amqp.connection import Connection, parameters
+from .amqp.resolver import Services
 from .consumer import Consumer, Hook
 from .failures import OverflowingError, explain
-from .ledger import Ledger
+from .ledger import ClockError, Ledger
 from .logs import fields, log
 from .settings import Settings, SettingsError
+from .suspects import Suspects
 from .systemd import Notifier
 
 BACKOFF = (0.2, 30.0)  # seconds before the second attempt, and at most before any
@@ -50,6 +52,7 @@ class Service:
     def __init__(self, settings: Settings, ledger: Ledger, hook: Hook | None) -> None:
         self._settings, self._ledger, self._hook = settings, ledger, hook
         self._tracer = tracing.tracer()
+        self._suspects = Suspects(ledger.directory)
         self._state = health.State()
         self._notifier = Notifier()
         self._loop: Any = IOLoop()
@@ -62,15 +65,12 @@ class Service:
         self._started = self._stopping = False
         self._status = ""
         self._forget_at = 0.0  # time.monotonic()
+        self._clock_told = False
 
     def run(self) -> int:
-        """Work until SIGTERM or SIGINT; return the exit code. Raises SettingsError for an unusable HTTP address."""
+        """Work until SIGTERM or SIGINT; return the exit code."""
         properties.install()
-        try:
-            health.serve(self._settings.http, self._state, self._ledger.size)
-        except OSError as error:
-            where = "DISPATCH_HTTP {}:{}".format(*self._settings.http)
-            raise SettingsError([f"{where} can't be used ({error.strerror}); set a free address:port"]) from error
+        probes.serve(self._settings.http, self._state, self._ledger.size)
         self._catch_signals()
         self._tick()
         self._connect()
@@ -102,7 +102,7 @@ class Service:
             on_open_callback=opened,
             on_open_error_callback=lost,
             on_close_callback=lost,
-            custom_ioloop=self._loop,
+            custom_ioloop=Services(self._loop),
         )
 
     def _on_open(self, conn: Any) -> None:
@@ -110,7 +110,7 @@ class Service:
         self._state.connections += 1
         self._consumer = Consumer(
             conn, self._host(), replace(self._settings, prefetch=self._prefetch), self._ledger, self._state,
-            self._hook, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"),
+            self._hook, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
         )  # fmt: skip
         self._loop.call_later(SETUP_SECONDS, partial(self._see_consuming, conn))
 
@@ -204,6 +204,8 @@ class Service:
             # Type=notify waits for READY=1: an absent broker must not make the start fail, but a hang must.
             news.append("EXTEND_TIMEOUT_USEC=30000000")
         status = reasons[0] if reasons else f"consuming {self._settings.queue}"
+        if self._state.unserved:
+            status += f"; {self._state.unserved}"
         if status != self._status and not self._stopping:
             self._status = status
             news.append(f"STATUS={status}")
@@ -220,5 +222,12 @@ class Service:
         except sqlite3.Error as error:
             log.warning("old orders can't be deleted now (%s)", error)
             forgotten = 0
+        except ClockError as error:
+            if not self._clock_told:
+                log.error(
+                    "no order is deleted: %s; correct it, or restart Dispatch after the next order if it is right",
+                    error,
+                )
+            self._clock_told, forgotten = True, 0
         # Each look deletes a few thousand orders at most, so that dispatching goes on in between.
         self._forget_at = now if forgotten else now + FORGET_PERIOD

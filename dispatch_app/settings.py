@@ -165,9 +165,16 @@ class _Reader:
     def http(self) -> tuple[str, int]:
         value = self._env.get("DISPATCH_HTTP") or HTTP
         host, _, port = value.rpartition(":")
-        if host and re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65535:
+        name = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*"
+        if (
+            re.fullmatch(rf"{name}|\[[0-9A-Fa-f:.]+\]", host)
+            and re.fullmatch(r"[0-9]{1,5}", port)
+            and 1 <= int(port) <= 65535
+        ):
             return host, int(port)
-        self._bad("DISPATCH_HTTP", f"is {value!r}", f"set address:port, as in {HTTP}")
+        self._bad(
+            "DISPATCH_HTTP", f"is {value!r}", f"set address:port, as in {HTTP}; an IPv6 address stands in brackets"
+        )
         return "", 0
 
     def hook(self) -> str | None:

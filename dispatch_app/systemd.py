@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+LONGEST = 500  # characters of an assignment; systemd ignores a datagram of more than 4096 octets
+
 
 class Notifier:
     """Sends state to the service manager, if one started this process."""
@@ -20,11 +22,16 @@ class Notifier:
         self.watchdog = int(usec) / 1e6 if usec.isdigit() and meant else 0.0  # seconds, or 0 without a watchdog
 
     def send(self, *assignments: str) -> None:
-        """Send `NAME=value` assignments; it is no error if the manager can't be reached."""
+        """Send `NAME=value` assignments; it is no error if the manager can't be reached.
+
+        What is not printable in them becomes a space: in a text of the broker's, a line break would begin
+        another assignment.
+        """
         if not self._address:
             return
+        lines = ["".join(c if c.isprintable() else " " for c in each[:LONGEST]) for each in assignments]
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                sock.sendto("\n".join(assignments).encode(), self._address)
+                sock.sendto("\n".join(lines).encode(), self._address)
         except OSError:
             pass

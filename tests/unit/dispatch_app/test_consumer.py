@@ -16,6 +16,7 @@ from dispatch_app.health import State
 from dispatch_app.ledger import Ledger, read
 from dispatch_app.orders import Order
 from dispatch_app.settings import load
+from dispatch_app.suspects import Suspects
 
 
 class Broker:
@@ -115,7 +116,16 @@ class Bench:
         settings = load({"AMQP_HOST": "a", "AMQP_PASS": "b"})
         connection: Any = self.broker
         self.consumer = Consumer(
-            connection, "a", settings, self.ledger, self.state, hook, None, self.lost.append, self.connect
+            connection,
+            "a",
+            settings,
+            self.ledger,
+            self.state,
+            hook,
+            None,
+            self.lost.append,
+            self.connect,
+            Suspects(path.parent),
         )
 
     def connect(self, opened: Callable[[Any], None], lost: Callable[[Any, Exception], None]) -> Aside:

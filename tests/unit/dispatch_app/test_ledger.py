@@ -3,13 +3,19 @@
 import itertools
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dispatch_app.ledger import Ledger, LedgerError, Row, backup, read
+from dispatch_app.ledger import ClockError, Ledger, LedgerError, Row, backup, read
+from dispatch_app.service import Service
+from dispatch_app.settings import load
+
+SETTINGS = load({"AMQP_HOST": "a", "AMQP_PASS": "b"})
 
 
 def row(order_id: str, user: str = "u") -> Row:
@@ -91,6 +97,54 @@ def test_retention_forgets_the_old_in_bites(ledger: Ledger, path: Path) -> None:
     assert ledger.forget(days=1, limit=3) == 2
     assert ledger.forget(days=1, limit=3) == 0
     assert ids(path) == ["new"]
+
+
+DAY = 86_400_000  # milliseconds
+
+
+def test_orders_recorded_while_the_clock_was_ahead_don_t_keep_others_from_being_forgotten(
+    ledger: Ledger, path: Path
+) -> None:
+    ledger.record([row(f"ahead-{number}") for number in range(5000)])
+    ledger._db.execute("UPDATE orders SET dispatched_at = dispatched_at + ?", (400 * DAY,))
+    ledger.record([row(f"old-{number}") for number in range(60_000)])
+    ledger._db.execute("UPDATE orders SET dispatched_at = dispatched_at - ? WHERE id LIKE 'old%'", (2 * DAY,))
+    ledger.record([row("new")])
+    assert sum(ledger.forget(days=1) for _ in range(30)) == 60_000
+    assert len(ids(path, 10**9)) == 5001
+
+
+def test_nothing_is_forgotten_while_the_clock_is_far_ahead(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.record([row("a"), row("b")])
+    ledger.close()
+    now = time.time() + 100 * 86400
+    monkeypatch.setattr("dispatch_app.ledger.time.time", lambda: now)
+    monkeypatch.setattr("dispatch_app.ledger.time.time_ns", lambda: int(now * 1e9))
+    opened = Ledger(path)
+    opened.record([row("c")])  # which is recorded as of then
+    with pytest.raises(ClockError):
+        opened.forget(days=30)
+    service = Service(replace(SETTINGS, retention_days=30), opened, None)
+    for _ in range(3):
+        service._forget(0.0)
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["no order is deleted"]
+    service._loop.close()
+    assert opened.forget(days=101) == 0
+    opened.close()
+    assert ids(path) == ["c", "b", "a"]
+
+
+def test_a_long_run_is_no_clock_ahead(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.parent.mkdir()
+    opened = Ledger(path)
+    opened.record([row("a")])
+    later, ticks = time.time() + 100 * 86400, time.monotonic() + 100 * 86400
+    monkeypatch.setattr("dispatch_app.ledger.time.time", lambda: later)
+    monkeypatch.setattr("dispatch_app.ledger.time.monotonic", lambda: ticks)
+    assert opened.forget(days=30) == 1
+    opened.close()
 
 
 def test_a_damaged_file_is_told_from_one_that_cannot_be_opened(tmp_path: Path) -> None:

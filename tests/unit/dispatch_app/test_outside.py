@@ -3,6 +3,7 @@
 import re
 import socket
 import ssl
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import yaml
 from pika import exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
-from dispatch_app import failures, health, topology
+from dispatch_app import failures, health, probes, topology
 from dispatch_app.amqp.connection import parameters
 from dispatch_app.settings import load
 from dispatch_app.systemd import Notifier
@@ -30,6 +31,17 @@ def test_notifications_reach_the_manager(tmp_path: Path, abstract: bool) -> None
         assert manager.recv(1000) == b"READY=1\nSTATUS=consuming"
 
 
+def test_a_text_of_the_brokers_is_no_notification_of_ours(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        notifier = Notifier({"NOTIFY_SOCKET": address})
+        notifier.send("WATCHDOG=1", "STATUS=inequivalent arg 'a\nWATCHDOG=trigger\r\x1b[2J\u2028\udcff'")
+        assert manager.recv(5000) == b"WATCHDOG=1\nSTATUS=inequivalent arg 'a WATCHDOG=trigger  [2J  '"
+        notifier.send("WATCHDOG=1", "STATUS=" + "\N{PILE OF POO}" * 9999)
+        assert len(manager.recv(50_000)) < 4096
+
+
 def test_without_a_manager_nothing_is_sent_and_nothing_fails(tmp_path: Path) -> None:
     Notifier({}).send("READY=1")
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).send("READY=1")
@@ -44,7 +56,8 @@ def test_the_watchdog_is_ours_only_if_it_names_us() -> None:
 @pytest.fixture
 def served() -> Iterator[tuple[str, health.State]]:
     state = health.State()
-    server = health.serve(("127.0.0.1", 0), state, lambda: 4096)
+    server = probes.Server(("127.0.0.1", 0), state, lambda: 4096)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}", state
     server.shutdown()
     server.server_close()

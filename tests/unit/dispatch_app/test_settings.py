@@ -79,6 +79,19 @@ def test_a_missing_or_empty_credential_is_a_missing_password(tmp_path: Path) -> 
             load(env)
 
 
+@pytest.mark.parametrize("value", ["127.0.0.1:9672", "dispatch-1.example.org:80", "[::1]:9672", "not-there.invalid:1"])
+def test_any_http_address_that_can_be_parsed_is_a_good_setting(value: str) -> None:
+    host, port = load({**GOOD, "DISPATCH_HTTP": value}).http
+    assert f"{host}:{port}" == value
+
+
+@pytest.mark.parametrize(
+    "value", ["::1:9672", "a b:80", f"{'a' * 64}.org:80", "a..b:80", "[::1:80", ":80", "a:0", "a:65536"]
+)
+def test_what_is_no_http_address_is_told(value: str) -> None:
+    assert problems(DISPATCH_HTTP=value)[0].startswith("DISPATCH_HTTP is ")
+
+
 def test_tls_files_must_be_there_and_wanted(tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     ca.touch()

@@ -1,0 +1,156 @@
+"""Answers to whoever asks how the service is: `/livez`, `/readyz` and `/metrics`, by HTTP.
+
+Anybody who reaches the address may ask, or do worse, and consuming must not suffer from it: an address
+that can't be used now is tried again, and what connections cost is bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from typing import Any
+
+from . import health
+from .logs import log
+
+BACKOFF = (0.2, 30.0)  # seconds before the second attempt to use the address, and at most before any
+HANDLERS = 8  # connections at a time; each costs a thread, and TasksMax= bounds those of the whole service
+REQUEST_SECONDS = 10.0  # for a whole request and its answer, however slowly the octets come
+SLOT_SECONDS = 1.0  # until a connection that was cut short has ended
+
+
+def serve(address: tuple[str, int], state: health.State, ledger_bytes: Callable[[], int]) -> None:
+    """Answer requests in daemon threads, as soon as and for as long as the address can be used."""
+    # Looking up a name may take minutes while DNS is down, and the work loop can't wait for it.
+    work = partial(_serve_when_possible, address, state, ledger_bytes)
+    threading.Thread(target=work, name="http", daemon=True).start()
+
+
+def _serve_when_possible(address: tuple[str, int], state: health.State, ledger_bytes: Callable[[], int]) -> None:
+    where = "DISPATCH_HTTP {}:{}".format(*address)
+    delay = BACKOFF[0]
+    while True:
+        try:
+            server = Server(address, state, ledger_bytes)
+        except OSError as error:
+            trouble = f"{where} can't be used ({error.strerror or error})"
+            if trouble != state.unserved:
+                log.error("%s; free it or set another address:port, orders are consumed meanwhile", trouble)
+            state.unserved = trouble
+            time.sleep(delay)
+            delay = min(BACKOFF[1], delay * 2)
+        else:
+            break
+    if state.unserved:
+        log.info("%s can be used now", where)
+        state.unserved = None
+    server.serve_forever()
+
+
+class Server(ThreadingHTTPServer):
+    """The HTTP server, with a thread for each of at most HANDLERS connections.
+
+    Where there are more, the oldest is cut short: a probe needs a moment, so what lasts is none.
+    """
+
+    request_queue_size = 128  # connections the kernel takes ahead; with socketserver's 5, a burst of them delays probes
+
+    def __init__(self, address: tuple[str, int], state: health.State, ledger_bytes: Callable[[], int]) -> None:
+        """Listen at `address`, an IPv6 one in brackets. Raises OSError if it can't be used now."""
+        host, port = address
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family, where = found[0][0], str(found[0][4][0])
+        self.state, self.ledger_bytes = state, ledger_bytes
+        self._slots = threading.Semaphore(HANDLERS)
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, float] = {}  # since which time.monotonic(), the oldest first
+        super().__init__((where, port), _Handler)
+
+    def server_bind(self) -> None:
+        """Bind the socket, without looking up this host's name, which is needed for nothing."""
+        TCPServer.server_bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, or close the connection where there can't be one."""
+        if not self._slots.acquire(blocking=False):
+            self._cut(0.0, most=1)
+            if not self._slots.acquire(timeout=SLOT_SECONDS):
+                self.shutdown_request(request)
+                return
+        with self._lock:
+            self._open[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no more threads can be started
+            self._leave(request)
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer in this thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._leave(request)
+
+    def service_actions(self) -> None:
+        """End what takes too long; `serve_forever` calls this at least twice a second."""
+        self._cut(REQUEST_SECONDS, most=HANDLERS)
+
+    def handle_error(self, *_: Any) -> None:
+        """Log what is our fault; what clients and networks do would fill the journal."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            log.error("a request by HTTP failed: %r", error)
+
+    def _leave(self, request: socket.socket) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        self._slots.release()
+
+    def _cut(self, seconds: float, most: int) -> None:
+        """End at most that many connections older than `seconds`; their threads then find them closed."""
+        until = time.monotonic() - seconds
+        with self._lock:
+            old = [request for request, since in self._open.items() if since <= until][:most]
+            for request in old:
+                del self._open[request]
+        for request in old:
+            with contextlib.suppress(OSError):  # the thread has just closed it
+                request.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.wfile.write(self._head())
+
+    def do_HEAD(self) -> None:
+        self._head()
+
+    def _head(self) -> bytes:
+        """Send status and headers; return the body."""
+        state = self.server.state
+        age, reasons, path = time.monotonic() - state.beat, state.reasons.values(), self.path.partition("?")[0]
+        status, body = 404, b"see /livez, /readyz and /metrics\n"
+        if path == "/livez":
+            status, body = 200 if age < health.STUCK else 503, f"work loop seen {age:.1f} s ago\n".encode()
+        elif path == "/readyz":
+            status, body = 503 if reasons else 200, ("\n".join(reasons) or "consuming").encode() + b"\n"
+        elif path == "/metrics":
+            status, body = 200, health.exposition(state, self.server.ledger_bytes())
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        return body
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing: probes every few seconds would drown out what matters."""
