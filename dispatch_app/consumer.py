@@ -165,7 +165,7 @@ class Consumer:
 
     def _check(self) -> None:
         """Turn waiting deliveries into rows. Raises sqlite3.Error; the delivery in question then goes on waiting."""
-        waiting, ready, state = self._waiting, self._ready, self._state
+        waiting, ready, state, longest = self._waiting, self._ready, self._state, self._settings.max_body
         prepare = self._prepare if self._hook or self._tracer else None
         until = time.monotonic() + HOOK_SLICE
         while waiting and len(ready) < BATCH:
@@ -173,7 +173,7 @@ class Consumer:
             if envelope.MARK in raw:
                 raw, body, _ = envelope.unwrap(raw, body)
             try:
-                order = parse(body)
+                order = parse(body, longest)
             except Exception as error:  # whatever parsing raises, this body is the cause
                 self._bury(delivery, getattr(error, "reason", "unreadable"), error)
             else:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from .printable import escaped
 
 MAX_ID = 255  # characters: the length of an AMQP short string, and far more than the 36 of a UUID
+# Octets; far more than any order has. Decoded, a body takes up to 50 times its size, and MemoryMax= is 512 MiB.
+MAX_BODY = 1 << 20
 MAX_USER = 255  # characters that are stored of a user
 
 
@@ -37,8 +39,10 @@ class InvalidOrderError(ValueError):
         self.reason = reason
 
 
-def parse(body: bytes) -> Order:
-    """Return the order in a message body. Raises InvalidOrderError."""
+def parse(body: bytes, longest: int = MAX_BODY) -> Order:
+    """Return the order in a message body of at most `longest` octets. Raises InvalidOrderError."""
+    if len(body) > longest:
+        raise InvalidOrderError("too-large", f"the body has {len(body)} octets, more than {longest}")
     try:
         document = _DECODER.decode(body.decode())
     except ValueError as error:

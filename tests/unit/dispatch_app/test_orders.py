@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dispatch_app import orders
 from dispatch_app.ledger import Ledger
-from dispatch_app.orders import MAX_ID, MAX_USER, InvalidOrderError, Order, parse
+from dispatch_app.orders import MAX_BODY, MAX_ID, MAX_USER, InvalidOrderError, Order, parse
 from dispatch_app.publish import sample
 
 JSON = st.recursive(
@@ -99,6 +100,15 @@ def test_what_is_no_order_is_refused_with_a_reason(body: bytes, reason: str) -> 
     with pytest.raises(InvalidOrderError) as caught:
         parse(body)
     assert caught.value.reason == reason
+
+
+def test_a_body_that_is_too_large_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse(b'{"orderid": "x"}'.ljust(MAX_BODY)).id == "x"
+    monkeypatch.setattr(orders, "_DECODER", None)
+    for longest in (MAX_BODY, 100):
+        with pytest.raises(InvalidOrderError) as caught:
+            parse(b'{"orderid": "x"}'.ljust(longest + 1), longest)
+        assert caught.value.reason == "too-large"
 
 
 @pytest.mark.parametrize(
