@@ -21,7 +21,7 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape", "backslashreplace").decode()
 
 
-def as_json(value: Any, indent: int | None = None) -> str:
+def to_json(value: Any, indent: int | None = None) -> str:
     """Return a value as JSON of printable ASCII; what JSON does not know is given as its repr."""
     # json escapes all that is not ASCII, and all of ASCII's control characters but this one.
     return json.dumps(value, indent=indent, default=repr).replace("\x7f", "\\u007f")
