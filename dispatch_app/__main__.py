@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 from . import __version__
 from . import settings as configuration
+from .printable import escaped, to_json
 
 EX_DATAERR, EX_UNAVAILABLE, EX_IOERR, EX_CONFIG = 65, 69, 74, 78  # sysexits(3)
 # No restart mends a damaged ledger or bad settings: the role has systemd leave the service stopped after these.
@@ -46,7 +46,7 @@ def check(_: argparse.Namespace) -> int:
         if missing:
             print(f"note: run has still to declare {', '.join(missing)}.")
         if failure:
-            print(f"failed: {failure}.", file=sys.stderr)
+            print(f"failed: {escaped(str(failure))}.", file=sys.stderr)
             failures.append(failure)
         else:
             print(f"ok: {settings.url(host)} can be reached, and {settings.queue} consumed.")
@@ -124,7 +124,7 @@ def dead(args: argparse.Namespace) -> int:
             for letter in letters:
                 count += 1
                 if args.action == "show":
-                    print(json.dumps(letter.details(), indent=2, default=repr))
+                    print(to_json(letter.details(), indent=2))
                 elif not args.dry_run:
                     (box.replay if args.action == "replay" else box.drop)(letter)
             if args.action != "show":
@@ -157,7 +157,7 @@ def _connected(settings: configuration.Settings, work: Callable[[Any], Any]) -> 
         try:
             return work(parameters(settings, host))
         except ERRORS as error:
-            print(f"failed: {explain(error, settings, host)}.", file=sys.stderr)
+            print(f"failed: {escaped(str(explain(error, settings, host)))}.", file=sys.stderr)
             if isinstance(error, AMQPChannelError):
                 break  # the broker can be reached, and has refused
     raise SystemExit(EX_UNAVAILABLE)
@@ -166,9 +166,9 @@ def _connected(settings: configuration.Settings, work: Callable[[Any], Any]) -> 
 def _show(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         for row in rows:
-            print(json.dumps(row, default=repr))
+            print(to_json(row))
         return
-    table = [columns, *(tuple("-" if row.get(c) is None else str(row[c]) for c in columns) for row in rows)]
+    table = [columns, *(tuple("-" if row.get(c) is None else escaped(str(row[c])) for c in columns) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -38,7 +38,7 @@ HOOK_SLICE = 0.1  # seconds spent calling the hook before the network gets its t
 HOOK_TRIES = 3  # in a row, before an order goes to a retry queue
 HELD_OCTETS = 64 << 20  # of bodies at hand; the prefetch counts messages, and large ones could fill the memory
 AHEAD = 200_000  # tags remembered behind a delivery that isn't done; beyond that a new connection starts afresh
-LOG_ORDERS = 250  # orders per log line, which keeps it below journald's LineMax= of 48 KiB
+LOG_OCTETS = 47_000  # for the orders of a log line, which keeps it below journald's LineMax= of 48 KiB
 
 Hook = Callable[[Order], object]
 
@@ -171,7 +171,7 @@ class Consumer:
 
     def _check(self) -> None:
         """Turn waiting deliveries into rows. Raises sqlite3.Error; the delivery in question then goes on waiting."""
-        waiting, ready, state = self._waiting, self._ready, self._state
+        waiting, ready, state, longest = self._waiting, self._ready, self._state, self._settings.max_body
         prepare = self._prepare if self._hook or self._tracer else None
         until = time.monotonic() + HOOK_SLICE
         while waiting and len(ready) < BATCH:
@@ -181,7 +181,7 @@ class Consumer:
             try:
                 if redelivered:
                     self._suspects.take(delivery[4])
-                order = parse(body)
+                order = parse(body, longest)
             except Exception as error:  # whatever parsing raises, this body is the cause
                 self._bury(delivery, getattr(error, "reason", "unreadable"), error)
             else:
@@ -298,8 +298,24 @@ class Consumer:
 
 def _report(what: str, rows: list[Row]) -> None:
     """Log orders, many to a line: with a line each, journald's rate limit would drop some."""
-    for start in range(0, len(rows), LOG_ORDERS):
-        part = rows[start : start + LOG_ORDERS]
-        orders = [{"id": row[0], "correlation_id": row[4]} if row[4] else {"id": row[0]} for row in part]
-        redelivered = sum(row[5] for row in part) or None
-        log.info(what, extra=fields(count=len(part), redelivered=redelivered, orders=orders))
+    start = octets = 0
+    for index, row in enumerate(rows):
+        # Their names, quotes and commas take less than 40 octets.
+        size = 40 + _octets(row[0]) + (_octets(row[4]) if row[4] else 0)
+        if octets + size > LOG_OCTETS:
+            _log_orders(what, rows[start:index])
+            start, octets = index, 0
+        octets += size
+    if rows:
+        _log_orders(what, rows[start:])
+
+
+def _octets(text: str) -> int:
+    """Return how many octets a text takes in JSON, at most."""
+    return len(text) * (2 if text.isascii() and text.isprintable() else 12)
+
+
+def _log_orders(what: str, rows: list[Row]) -> None:
+    orders = [{"id": row[0], "correlation_id": row[4]} if row[4] else {"id": row[0]} for row in rows]
+    redelivered = sum(row[5] for row in rows) or None
+    log.info(what, extra=fields(count=len(rows), redelivered=redelivered, orders=orders))

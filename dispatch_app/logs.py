@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 from datetime import datetime, timezone
+
+from .printable import escaped, to_json
 
 log = logging.getLogger("dispatch")
 
@@ -26,8 +27,9 @@ class Formatter(logging.Formatter):
         message, extra = record.getMessage(), getattr(record, "fields", {})
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")[:23] + "Z"
         if self._text:
-            return " ".join((time, record.levelname, message, *(f"{name}={value}" for name, value in extra.items())))
-        line = json.dumps({"time": time, "level": record.levelname.lower(), "message": message, **extra}, default=repr)
+            said = (time, record.levelname, message, *(f"{name}={value}" for name, value in extra.items()))
+            return escaped(" ".join(said))
+        line = to_json({"time": time, "level": record.levelname.lower(), "message": message, **extra})
         return f"<{_PRIORITIES.get(record.levelno, 6)}>{line}" if self._journal else line
 
 

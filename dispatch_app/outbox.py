@@ -199,7 +199,9 @@ class Outbox:
             # else for its size.
             in_place = [parcel for parcel in suspects if parcel.way == envelope.IN_PLACE]
             suspects = in_place or [max(suspects, key=lambda parcel: len(parcel.body))]
-            if suspects[0].way < envelope.BARE:
+            # An order that is no larger than it may be is never cut: it waits until the broker takes it whole.
+            cut = len(suspects[0].body) > self._settings.max_body
+            if suspects[0].way < (envelope.CUT if cut else envelope.BARE):
                 for parcel in suspects:
                     parcel.way += 1
                 self._waiting.extendleft(reversed(self._flying.values()))
@@ -207,4 +209,6 @@ class Outbox:
                 self._channel = None
                 self._open()
                 return
+            # What goes out before it is confirmed, though the broker closes the channel again for this one.
+            self._flying = dict(sorted(self._flying.items(), key=lambda entry: entry[1] is suspects[0]))
         self._pause(explain(error, self._settings, self._host).cause)

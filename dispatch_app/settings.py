@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from . import orders
+
 HTTP = "127.0.0.1:9672"  # where /livez, /readyz and /metrics are served by default; the roles ask there, too
 CREDENTIAL = "amqp_password"  # a file in $CREDENTIALS_DIRECTORY (systemd.exec(5), LoadCredential=)
 _ON, _OFF = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
@@ -46,6 +48,7 @@ class Settings:
     tls: Tls | None
     http: tuple[str, int]
     prefetch: int  # at most this many deliveries not yet acknowledged
+    max_body: int  # octets of a body; a larger one is not decoded
     hook: str | None
     retention_days: int  # 0 means for ever
     stop_seconds: int  # to drain and close; systemd's TimeoutStopSec= must be greater
@@ -73,6 +76,7 @@ def load(env: Mapping[str, str]) -> Settings:
         tls=tls,
         http=reader.http(),
         prefetch=reader.number("DISPATCH_PREFETCH", 4000, 1, 65535),
+        max_body=reader.number("DISPATCH_MAX_BODY", orders.MAX_BODY, 1, 8 << 20),
         hook=reader.hook(),
         retention_days=reader.number("DISPATCH_RETENTION_DAYS", 0, 0, 36500),
         stop_seconds=reader.number("DISPATCH_STOP_SECONDS", 20, 1, 3600),

@@ -9,15 +9,18 @@ Letter Exchanges).
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from .properties import ERRORS, Headers, decode, encode, join, join_table, split, split_table
 
 MARK = b"x-dispatch-"  # stands in the property list of every message that carries notes
 
-# There are three ways to send a copy: with its properties in place; with its properties in front of the body,
-# where no broker looks at them; and the body alone, when it is so long that nothing fits beside it.
-IN_PLACE, ENVELOPED, BARE = range(3)
+# There are four ways to send a copy: with its properties in place; with its properties in front of the body,
+# where no broker looks at them; the body alone, when it is so long that nothing fits beside it; and the head of a
+# body that the broker does not take whole.
+IN_PLACE, ENVELOPED, BARE, CUT = range(4)
+HEAD = 64 << 10  # octets of a body that are kept when it is cut
 
 _FIELDS = ("expiration", "user_id", "reply_to")
 _HEADERS = (b"CC", b"BCC", b"x-death", b"x-first-death-", b"x-last-death-")
@@ -44,6 +47,9 @@ def wrap(raw: bytes, body: bytes, notes: dict[str, Any], way: int, frame_max: in
         except ERRORS:
             pass  # RabbitMQ knows a type that this module doesn't; the envelope takes any bytes
         way = ENVELOPED
+    if way == CUT:
+        noted += _noted({"whole-octets": str(len(body)), "whole-sha256": hashlib.sha256(body).hexdigest()})
+        body = body[:HEAD]
     noted += _noted({"envelope": len(raw)} if way == ENVELOPED else {"properties": "lost"})
     fields = {"headers": join_table(noted), "delivery_mode": _PERSISTENT}
     return join(fields), raw + body if way == ENVELOPED else body

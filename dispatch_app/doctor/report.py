@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..printable import escaped
 from .table import AREAS, BROKER, CONTROLLER, ERROR, FOUND, HOST, OK, SKIPPED, UNKNOWN, WARNING
 
 _WIDTH = 110  # columns of a terminal
@@ -48,13 +49,7 @@ def areas(findings: Iterable[Mapping[str, Any]], checks: Iterable[Mapping[str, s
 
 def printable(text: str) -> str:
     """Return text on one line, without what would move a terminal's cursor or forge a line."""
-    return _escaped(" ".join(text.split()))
-
-
-def _escaped(text: str) -> str:
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
-    )
+    return escaped(" ".join(text.split()))
 
 
 # -- the terminal ---------------------------------------------------------------------------
@@ -122,7 +117,7 @@ def _finding(
         told = f"  {name}: {printable(finding[key])}"
         lines += textwrap.wrap(told, width, subsequent_indent="    ") if width else [told]
     fix = f"  fix, {_where(finding, here, hosts)}:"
-    mend = _escaped(finding["fix"]["command"])
+    mend = escaped(finding["fix"]["command"])
     return [printable(lines[0]), *lines[1:], *([fix, f"    {mend}"] if width else [f"{fix} {mend}"])]
 
 
@@ -235,7 +230,7 @@ def _card(finding: Mapping[str, Any], who: str, hosts: Iterable[str] = ()) -> di
         "who": printable(who), "severity": finding["severity"], "sign": _STATES[finding["severity"]][1],
         "id": printable(finding["id"]), "cause": printable(finding["cause"]),
         "evidence": printable(finding["evidence"]), "where": _where(finding, "where you run Ansible", hosts),
-        "command": _escaped(finding["fix"]["command"]),
+        "command": escaped(finding["fix"]["command"]),
     }  # fmt: skip
 
 

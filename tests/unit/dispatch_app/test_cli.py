@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatch_app.__main__ import EX_CONFIG, EX_DATAERR, EX_IOERR, main
+from dispatch_app.__main__ import EX_CONFIG, EX_DATAERR, EX_IOERR, _show, main
 from dispatch_app.ledger import Ledger
 
 
@@ -66,6 +66,26 @@ def test_orders_as_a_table_with_filters(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["orders", "--since", "2999-01-01T00:00:00Z"]) == 0
     assert main(["orders", "--since", "2020-01-01", "--limit", "1", "--id", "a"]) == 0
     assert capsys.readouterr().out.count("ann") == 1
+
+
+def test_nothing_that_others_wrote_moves_the_cursor_or_forges_a_row(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b[2J\x1b[31mFAKE\rrow\nnext\x7f\x85\x9b\u2028\u202e\u2066"
+    ledger = Ledger(state / "ledger.db")
+    ledger.record([("esc-1", evil, None, None, evil, 0)])
+    ledger.close()
+    for option in ([], ["--json"]):
+        assert main(["orders", "--id", "esc-1", *option]) == 0
+        lines = capsys.readouterr().out.split("\n")
+        assert len(lines) == (2 if option else 3)
+        assert all(line.isprintable() for line in lines)
+        assert any("\\u202e" in line for line in lines)
+
+
+def test_a_dead_letter_s_notes_forge_no_row(capsys: pytest.CaptureFixture[str]) -> None:
+    _show([{"reason": "\x1b[2J\r\n", "id": "x"}], ("id", "reason"), False)
+    assert capsys.readouterr().out == "id  reason\nx   \\x1b[2J\\r\\n\n"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,19 @@ def test_the_journal_gets_a_priority() -> None:
     assert formatter.format(record("x")).startswith("<6>{")
 
 
+@pytest.mark.parametrize("fill", ["0", '"', "山", "\U0001f600", "\x1b"])
+@pytest.mark.parametrize("length", [36, 205, 255])
+def test_no_line_is_too_long_whatever_the_ids_are(caplog: pytest.LogCaptureFixture, fill: str, length: int) -> None:
+    log.propagate = True
+    names = [f"{n:05}".rjust(length, fill) for n in range(1000)]
+    with caplog.at_level(logging.INFO, "dispatch"):
+        consumer._report("dispatched", [(name, None, None, None, name, 0) for name in names])
+    lines = [Formatter(text=False, journal=True).format(record) for record in caplog.records]
+    assert max(len(line.encode()) for line in lines) < 48 * 1024
+    orders = [order for line in lines for order in json.loads(line[3:])["orders"]]
+    assert orders == [{"id": name, "correlation_id": name} for name in names]
+
+
 def test_dispatched_orders_are_named_in_lines_the_journal_takes(caplog: pytest.LogCaptureFixture) -> None:
     log.propagate = True
     with caplog.at_level(logging.INFO, "dispatch"):

@@ -55,11 +55,12 @@ def test_a_port_out_of_range_is_refused_by_name(port: str) -> None:
 def test_all_problems_are_reported_together() -> None:
     found = problems(
         AMQP_HOST="", AMQP_PASS="", AMQP_PORT="x", AMQP_TLS="maybe", AMQP_QUEUE="q" * 300,
-        DISPATCH_HTTP="nine", DISPATCH_PREFETCH="0", DISPATCH_HOOK="no-colon", DISPATCH_RETENTION_DAYS="-1",
+        DISPATCH_HTTP="nine", DISPATCH_PREFETCH="0", DISPATCH_MAX_BODY="1e6",
+        DISPATCH_HOOK="no-colon", DISPATCH_RETENTION_DAYS="-1",
     )  # fmt: skip
     assert sorted(problem.split()[0] for problem in found) == [
         "AMQP_HOST", "AMQP_PASS", "AMQP_PORT", "AMQP_QUEUE", "AMQP_TLS",
-        "DISPATCH_HOOK", "DISPATCH_HTTP", "DISPATCH_PREFETCH", "DISPATCH_RETENTION_DAYS",
+        "DISPATCH_HOOK", "DISPATCH_HTTP", "DISPATCH_MAX_BODY", "DISPATCH_PREFETCH", "DISPATCH_RETENTION_DAYS",
     ]  # fmt: skip
 
 
