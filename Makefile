@@ -1,4 +1,4 @@
-# What the README names. Every target makes sure of the venv first, and refreshes it when its lock has changed.
+# The commands the README names. Each target that needs the venv makes it first, and renews it when its lock has changed.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 HOSTS ?= 1
 DISTRIBUTION ?= debian12
 DISTRIBUTIONS ?= debian12 debian13 el9-facsimile
-# First on PATH: Molecule and ansible-lint look there for the Ansible they belong to.
+# The venv comes first on PATH because Molecule and ansible-lint run whichever Ansible they find there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 
@@ -83,9 +83,10 @@ bench-consumer: $(READY) ## Dispatch beside consumers in Go, pika and aio-pika
 bench-provision: dist/dispatch.zip ## Four ways to provision Dispatch on 1, 4 and 12 hosts (BENCH="--hosts 4 --repeats 1")
 	python -m tests.benchmarks.provision $(BENCH)
 
-# What goes to the hosts is pinned by hand, each to the one wheel that fits them all, where pip-compile takes every file of a
-# release: after this, put into dispatch_app/requirements.txt the versions that requirements-dev.txt now has (a unit test
-# compares them), into installer.txt beside it a newer pip if wanted, and for each the hash that these give:
+# Hosts get exactly one wheel of each package, the one that fits every host. pip-compile would list the hashes of all files
+# of a version, so those pins are kept by hand. After `make lock`, copy the versions in requirements-dev.txt to
+# dispatch_app/requirements.txt (a unit test compares them), put a newer pip into installer.txt beside it if there is one,
+# and for each take the hash that this prints:
 #   pip download --no-deps --only-binary :all: --dest build NAME==VERSION && pip hash build/*.whl
 .PHONY: lock
 lock: $(READY) ## Renew requirements.txt and requirements-dev.txt from pyproject.toml

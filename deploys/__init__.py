@@ -4,8 +4,8 @@ import importlib
 
 import gevent
 
-# When it is first imported, Ansible gives the resolver an address it ought to refuse. gevent, on which pyinfra runs,
-# would print that expected refusal as an error.
+# While it is imported, Ansible passes the resolver an address that the resolver has to refuse. gevent, on which pyinfra
+# runs, would print that expected refusal as an error, so the import happens here, with gevent kept quiet.
 _hub = gevent.get_hub()
 _loud = _hub.NOT_ERROR
 _hub.NOT_ERROR = (*_loud, OSError)

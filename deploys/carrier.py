@@ -1,7 +1,7 @@
 """Runs one of the roles' programs on a host: ``python3 -I -S -c <this text>``, by its own Python.
 
-Standard input, as JSON, brings the ``modules`` the program is made of, in the order in which they need each other, each
-with its name and its text, and the ``request`` that the last one's `main` gets. Its exit code is the program's.
+Standard input is JSON: ``modules``, a list of names and texts in which each module comes after those it imports, and
+``request``, the argument for the `main` of the last one. The exit code is what that `main` returns.
 """
 
 import json

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from deploys.desired import Desired, DesiredError, Values
 
-# Files of this run; they go when it ends.
+# This run's temporary files; the directory is removed when the process ends.
 _DIRECTORY = tempfile.TemporaryDirectory(prefix="pyinfra-ssh-")
 
 
 def reach(desired: Desired, name: str) -> Values:
     """The data of pyinfra's ssh connector, and of sudo, for a host of the inventory.
 
-    OpenSSH says what the options of Ansible's ssh plugin come to, together with the user's ssh_config(5). Raises
+    OpenSSH itself works out what the options of Ansible's ssh plugin and the user's ssh_config(5) add up to. Raises
     DesiredError where it can't.
     """
     ssh, sudo = desired.ssh_options(name), desired.sudo_options(name)
@@ -32,7 +32,7 @@ def reach(desired: Desired, name: str) -> Values:
         "ssh_port": int(settings["port"][0]),
         "ssh_user": settings["user"][0],
         "ssh_config_file": _configuration(name, settings, options),
-        # There is nobody to ask.
+        # Nobody is there to answer `ask`, so it becomes `yes`: an unknown host key is refused.
         "ssh_strict_host_key_checking": {"no": "no", "false": "no", "accept-new": "accept-new"}.get(strict, "yes"),
         "_sudo": desired.escalates(name),
     }
@@ -46,7 +46,7 @@ def reach(desired: Desired, name: str) -> Values:
 
 
 def _settings(name: str, command: list[str]) -> dict[str, list[str]]:
-    """What ``ssh -G`` prints: the values by the option's name in small letters."""
+    """What ``ssh -G`` prints: the values of each option, by its name in lower case."""
     said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if said.returncode:
         raise DesiredError(f"{name}: `{shlex.join(command)}` failed: {said.stderr.strip()} Correct its ssh arguments.")
@@ -58,7 +58,7 @@ def _settings(name: str, command: list[str]) -> dict[str, list[str]]:
 
 
 def _configuration(name: str, settings: dict[str, list[str]], options: list[str]) -> str:
-    """Write what pyinfra takes from an ssh_config(5) alone; return the file's path."""
+    """Write an ssh_config(5) with the options that pyinfra reads only from such a file; return its path."""
     lines = ["Host *", f"UserKnownHostsFile {_known_hosts(name, settings)}"]
     lines += [f"IdentityFile {file}" for file in settings["identityfile"]]
     lines += [f"ProxyCommand {command}" for command in settings["proxycommand"]]

@@ -40,7 +40,7 @@ class DesiredError(Exception):
 
 @contextlib.contextmanager
 def _as_desired_error() -> Iterator[None]:
-    """What Ansible can't read or resolve is a DesiredError."""
+    """Turn Ansible's errors about what it can't read or resolve into a DesiredError."""
     try:
         yield
     except AnsibleError as error:
@@ -143,16 +143,16 @@ def _options() -> Values:
 
 @functools.cache
 def _vault_secrets() -> Any:
-    # Once: Ansible keeps them for the whole process.
+    # Cached, because Ansible keeps the vault's identities for the whole process.
     identities, ask = list(constants.DEFAULT_VAULT_IDENTITY_LIST), constants.DEFAULT_ASK_VAULT_PASS
     if not (identities or ask or constants.DEFAULT_VAULT_PASSWORD_FILE):
         return []
-    from ansible.cli import CLI  # takes as long as all the rest of Ansible that is needed here
+    from ansible.cli import CLI  # slow: this import takes as long as the rest of Ansible used here
 
     return CLI.setup_vault_secrets(DataLoader(), vault_ids=identities, ask_vault_pass=ask, auto_prompt=False)
 
 
 @functools.cache
 def load() -> Desired:
-    """The inventory, read once for all of one run."""
+    """The inventory, which is read once a run."""
     return Desired()

@@ -1,4 +1,4 @@
-"""What pyinfra reads of a host: in what it differs from what is wanted, in one round trip."""
+"""What pyinfra asks a host, in one round trip: how it differs from what is wanted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deploys.programs import COMMAND
 
 
 class State(FactBase[dict[str, Any]]):
-    """What the role app_service's comparison says, asked in ``_stdin`` (see `programs.stdin`)."""
+    """The answer of the role app_service's comparison; the question travels in ``_stdin`` (see `programs.stdin`)."""
 
     def command(self) -> StringCommand:
         *words, program = COMMAND

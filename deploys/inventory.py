@@ -1,7 +1,7 @@
-"""The inventory of Ansible for pyinfra: the same one, ANSIBLE_INVENTORY's or that of ansible.cfg.
+"""Ansible's inventory for pyinfra: the one that ANSIBLE_INVENTORY or else ansible.cfg names.
 
-Hosts carry what it takes to reach them and nothing else; `deploys.desired` resolves the other variables when they are
-needed, so that no secret stands in what ``pyinfra … debug-inventory`` prints.
+A host's data says how to reach it and nothing else, so that ``pyinfra … debug-inventory`` prints no secret;
+`deploys.desired` resolves the other variables when they are needed.
 """
 
 from pyinfra import config

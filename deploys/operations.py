@@ -1,7 +1,7 @@
 """The steps of the runbook as pyinfra operations.
 
-Each takes what is wanted and what `facts.State` has found, yields commands where the two differ, and asks the host
-nothing more.
+Each operation compares what is wanted with what `facts.State` has found and yields commands where the two differ; it
+asks the host nothing more.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ INSTALL = {
 
 @operation()
 def packages(manager: str, missing: Iterable[str]) -> Commands:
-    """Install what is missing of a distribution's packages, without what they only recommend."""
+    """Install those of a distribution's packages that are missing, without those they merely recommend."""
     names = shlex.join(missing)
     if names and manager == "apt":
-        # The index of a fresh image is empty or out of date.
+        # A fresh image has an index that is empty or out of date, so a failed install gets a second try.
         install = f"{INSTALL['apt']} {names}"
         yield StringCommand(f"export DEBIAN_FRONTEND=noninteractive; {install} || {{ apt-get update && {install}; }}")
     elif names:
@@ -36,7 +36,7 @@ def packages(manager: str, missing: Iterable[str]) -> Commands:
 
 @operation()
 def account(wanted: Values, found: Values | None, home: str) -> Commands:
-    """Create a system user, or set its entry right, but for the home of one that exists."""
+    """Create a system user, or correct its entry; the home of an existing user stays."""
     if found is None:
         entry = ["--comment", wanted["comment"], "--home-dir", home, "--shell", wanted["shell"]]
         yield _command("useradd", "--system", "--no-create-home", *entry, wanted["name"])
@@ -49,7 +49,7 @@ def account(wanted: Values, found: Values | None, home: str) -> Commands:
 
 @operation()
 def directory(wanted: Values, unlike: list[str]) -> Commands:
-    """Create a directory, or set its owner, mode and SELinux type right."""
+    """Create a directory, or correct its owner, mode and SELinux type."""
     if unlike:
         ownership = ["--owner", wanted["owner"], "--group", wanted["group"], "--mode", wanted["mode"]]
         yield _command("install", "--directory", *ownership, wanted["path"])

@@ -16,7 +16,7 @@ _IMPORT = re.compile(r"^from ansible\.module_utils(?:\.(\w+) import|\s+import ([
 
 
 class Unseen(str):
-    """Text that shows nothing of itself where it is printed: with -v, pyinfra logs what a fact is given."""
+    """Text that prints as nothing, because with -v pyinfra logs a fact's arguments, and these may hold secrets."""
 
     __slots__ = ()
 
@@ -30,18 +30,18 @@ class Unseen(str):
 
 
 def command() -> str:
-    """The command line that runs any program."""
+    """The command line that runs any of the programs; `stdin` says which."""
     return shlex.join(COMMAND)
 
 
 def stdin(program: str, request: object) -> Unseen:
-    """What `command` reads to run a program, the name of a module in some role's ``module_utils``, on a request."""
+    """Standard input for `command`: `program`, a module in some role's ``module_utils``, and the request for it."""
     return Unseen(json.dumps({"modules": modules(program), "request": request}) + "\n")
 
 
 @functools.cache
 def modules(program: str) -> list[tuple[str, str]]:
-    """The modules of a program, each with its text, the program last."""
+    """The names and texts of a program's modules; the program itself comes last."""
     (path,) = {file.resolve() for file in ROOT.glob(f"roles/*/module_utils/{program}.py")}
     text = path.read_text(encoding="utf-8")
     needed: dict[str, str] = {}

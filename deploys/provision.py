@@ -103,7 +103,7 @@ def _switch(wanted: Values, found: Values) -> None:
     """Switch to what is new, one batch of hosts after another."""
     request = {"wanted": wanted["host"], "release": found["release"], "rebuilt": found["steps"]["release"]}
     for number, batch in host.loop(_batches(wanted["rollout"]["serial"])):
-        # Where nothing is live yet, there is nothing to be careful with.
+        # A host on which nothing is live yet has nothing to lose, so it goes first and does not wait for the canary.
         mine = host.name in batch if found["serving"] else number == 1
         if found["steps"]["service"] and mine:
             operations.role_program(
@@ -114,7 +114,7 @@ def _switch(wanted: Values, found: Values) -> None:
 
 
 def _require_one_rollout(rollout: Values) -> None:
-    """Refuse hosts that disagree on how one change goes over all of them. Raises DesiredError."""
+    """Refuse hosts that disagree on the roll-out, which is one for all of them. Raises DesiredError."""
     if any(_wanted(one.name)["rollout"] != rollout for one in _hosts()):
         raise DesiredError(
             f"Hosts of this run have different values of {GROUP}_serial or {GROUP}_max_fail_percentage, which say how "
@@ -128,7 +128,7 @@ def _hosts() -> list[Any]:
 
 
 def _batches(serial: list[str]) -> list[tuple[int, list[str]]]:
-    """The names of the hosts to switch at once, one batch after another, as `serial` divides them."""
+    """The hosts' names in the batches that `serial` divides them into, in the order of their turns."""
     left = [one.name for one in _hosts()]
     total = len(left)
     batches: list[tuple[int, list[str]]] = []

@@ -1,6 +1,6 @@
 """Orders under way while a host changes: ``load.py publish`` sends them, ``load.py report`` says what became of them.
 
-Runs on the Dispatch host, with the interpreter of a release, which has pika, and the settings of the service.
+It runs on the Dispatch host, with the service's settings and with the release's interpreter, because that has pika.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def publish(host: str, log: Path, rate: float) -> None:
 def report(log: Path, ledger: Path, marks: list[dict[str, Any]]) -> dict[str, Any]:
     """Compare what was confirmed with the ledger, the dead letters and the journal.
 
-    `marks` are windows, {"name", "start", "end"} in seconds since the epoch. Each gets what became of the orders that
-    were confirmed in it, how many a second each load made at least, and the longest time in it during which nothing was
-    dispatched, in seconds.
+    `marks` are windows of time, {"name", "start", "end"} in seconds since the epoch. For each, the report says what
+    became of the orders confirmed in it, the rate of the slowest load (orders per second), and the longest time in
+    which nothing was dispatched (seconds).
     """
     loads = [read(part) for part in sorted(log.parent.glob(f"{log.name}*"))]
     confirmed = {order for load in loads for order in load}
@@ -102,8 +102,8 @@ def read(log: Path) -> dict[str, float]:
 
 
 def journal() -> defaultdict[str, list[dict[str, Any]]]:
-    """The lines of the journal that are about orders, by their message: evidence besides the ledger, whose key is
-    unique.
+    """The journal's lines about orders, by message. The ledger's key is unique, so only the journal can show an order
+    dispatched twice.
     """
     command = ["journalctl", "--unit", "dispatch", "--output", "cat"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -116,7 +116,7 @@ def journal() -> defaultdict[str, list[dict[str, Any]]]:
 
 
 def longest_gap(moments: list[float], start: float, end: float) -> float:
-    # From the last one before the window, for the gap may begin there.
+    # A gap may begin before the window does.
     inside = [max((at for at in moments if at < start), default=start)]
     inside += [at for at in moments if start <= at <= end]
     return max((after - before for before, after in itertools.pairwise(inside)), default=end - start)

@@ -1,4 +1,4 @@
-"""Makes the artifacts the scenario installs out of the real one: a newer release, and one for each way to be broken."""
+"""Makes the scenario's artifacts out of the real one: a newer release, and one for each way to break a release."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-# What stands before the code of the command line; each breaks `run` and, but for the last one, leaves `check` as it is.
+# Each of these goes in front of the command line's code and breaks `run`. All but the last leave `check` intact.
 BREAKS = {
     "newer": "",
     "wont-start": "import sys\nif 'run' in sys.argv: raise SystemExit('broken: it does not start')\n",
@@ -28,7 +28,7 @@ def main(source: Path, directory: Path) -> None:
 
 
 def write(source: Path, target: Path, before: dict[str, str]) -> None:
-    """Copy a zip; put text before, or for requirements.txt in place of, what some of its files hold."""
+    """Copy a zip and put text in front of some of its files; for requirements.txt the text replaces the content."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
             content = old.read(name)

@@ -1,8 +1,8 @@
 """Looks for words in the command lines and environments of all processes of a host, over and over, while it changes.
 
-``sampler.py WORDS COUNTS DECOY``: WORDS is a file of one word to a line. COUNTS gets, as JSON, how many processes had
-each of them, and how many had DECOY, which is in this one's own command line, so that it is found every time.
-Ends where a process can't be read.
+``sampler.py WORDS COUNTS DECOY``: WORDS is a file with one word a line. The sampler writes to COUNTS, as JSON, how many
+processes had each word, and how many had DECOY: that is in the sampler's own command line, so every look has to see it.
+It ends with an error where it can't read a process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-PERIOD = 0.02  # seconds between two looks
+PERIOD = 0.02  # seconds from one look to the next
 
 
 def main(words: Path, counts: Path, decoy: str) -> None:
@@ -32,7 +32,7 @@ def main(words: Path, counts: Path, decoy: str) -> None:
 def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except (FileNotFoundError, ProcessLookupError):  # it has ended
+    except (FileNotFoundError, ProcessLookupError):  # the process has ended meanwhile
         return b""
 
 

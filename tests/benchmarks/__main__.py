@@ -1,7 +1,7 @@
 """`make bench-consumer`: Dispatch beside other consumers, one after the other on the same broker and the same orders.
 
 Dispatch syncs each order to its ledger before it acknowledges; the others store nothing. Runs are interleaved, so
-that what else this machine does strikes all alike, and medians are shown. The broker is the lab's (`make lab`).
+that other work on this machine slows all of them alike, and medians are shown. The broker is the lab's (`make lab`).
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ ORDERS, RATE, SECONDS = 60_000, 500, 5
 
 @dataclass(frozen=True)
 class Peer:
-    """One consumer: how it is started, and how its log tells what it has done."""
+    """One consumer: how to start it, and how to read from its log what it has done."""
 
     name: str
     command: tuple[str, ...]
     consuming: bytes = b" consuming"
-    order: bytes = b" Order "  # stands once for each order
+    order: bytes = b" Order "  # the log has this once for each order
     order_id: re.Pattern[bytes] = re.compile(rb'"orderid": "([^"]+)"')
-    ledger: int = 0  # orders in it before
+    ledger: int = 0  # orders in the ledger at the start
 
 
 _DISPATCH = Peer(
@@ -72,7 +72,7 @@ class Run:
     """The figures of one run of one peer."""
 
     rate: float = 0.0  # orders per second
-    cpu: float = 0.0  # microseconds an order, user and system, with the start
+    cpu: float = 0.0  # microseconds an order, user and system, the start included
     memory: float = 0.0  # MiB at the peak
     start: float = 0.0  # seconds from exec to consuming
     p50: float = 0.0  # milliseconds from publishing to the log line, which Dispatch writes after the commit
@@ -102,10 +102,10 @@ class Running:
         self.count = 0
 
     def look(self) -> int:
-        """Return how many orders are done; cheaply, for this takes place beside the work that is measured."""
+        """Return how many orders are done. This has to be cheap, because it runs beside the work that is measured."""
         assert self.process.poll() is None, self._path.read_text()[-2000:]
         new = self._read.read()
-        new = new[: new.rfind(b"\n") + 1]  # whole lines
+        new = new[: new.rfind(b"\n") + 1]  # leaves a half-written line for the next look
         self._read.seek(len(self._text) + len(new))
         self._text += new
         self.count += new.count(self._peer.order)
@@ -116,7 +116,7 @@ class Running:
         return self._peer.consuming in self._text
 
     def times(self) -> tuple[float, dict[str, float]]:
-        """Return when it began to consume, and when each order was done, as time.time()."""
+        """Return when the peer began to consume, and when each order was done, in seconds since the epoch."""
         consuming, done = 0.0, {}
         for line in self._text.splitlines():
             if self._peer.order in line:
@@ -126,7 +126,7 @@ class Running:
         return consuming, done
 
     def cpu(self) -> float:
-        """Return seconds of processor time so far."""
+        """Return the processor time so far, in seconds."""
         fields = Path("/proc", str(self.process.pid), "stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -143,7 +143,7 @@ class Running:
 
 
 def filled_ledger(orders: int) -> Path:
-    """Return a ledger with so many orders, made at the first call."""
+    """Return a ledger with that many orders; the first call makes it."""
     path = WORK / f"ledger-{orders}.db"
     if not path.exists():
         building = path.with_suffix(".new")
@@ -157,7 +157,7 @@ def filled_ledger(orders: int) -> Path:
 
 
 def _moment(line: bytes) -> float:
-    """Return the time a log line names: Go's, Python's or Dispatch's, all UTC."""
+    """Return the time of a log line, which Go, Python and Dispatch each write in their own way, all in UTC."""
     found = re.search(r"(\d{4})[-/](\d\d)[-/](\d\d)[ T](\d\d:\d\d:\d\d\.\d+)", line[:60].decode())
     assert found, line
     text = f"{found[1]}-{found[2]}-{found[3]}T{found[4]:0<15}"
@@ -177,7 +177,7 @@ def body(number: int) -> tuple[str, bytes]:
 
 
 def backlog(peer: Peer, broker: Broker, host: str, port: int, run: Run) -> None:
-    """Measure how a peer works off ORDERS waiting orders."""
+    """Measure how fast a peer works off ORDERS waiting orders."""
     with closing(broker.connect()) as connection:
         channel = connection.channel()
         channel.queue_purge("orders")
@@ -219,7 +219,7 @@ def latency(peer: Peer, broker: Broker, host: str, port: int, run: Run) -> None:
 
 
 def show(figures: dict[str, Run]) -> None:
-    """Print the table, and how far the aims are reached."""
+    """Print the table, and which of the aims are reached."""
     columns: list[tuple[str, Callable[[Run], float], str]] = [
         ("orders/s", lambda run: run.rate, ",.0f"), ("CPU µs", lambda run: run.cpu, ".1f"),
         ("peak MiB", lambda run: run.memory, ".0f"), ("p50 ms", lambda run: run.p50, ".1f"),
@@ -248,14 +248,14 @@ def prepare() -> None:
     source = Path("/usr/share/gocode/src/github.com/rabbitmq/amqp091-go")
     if not (shutil.which("go") and source.is_dir()):
         engine.install("golang-go", "golang-github-rabbitmq-amqp091-go-dev")
-    # Debian's packages of Go libraries are sources below this path, for builds without modules.
+    # Debian installs Go libraries as sources below this path, and a build finds them there only without modules.
     environment = {**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(WORK / "go-cache")}
     subprocess.run(["go", "build", "-o", GO, HERE / "go" / "consumer.go"], env=environment, check=True)
 
 
 def find_broker() -> Broker:
     """The lab's broker. Raises LabError where the lab isn't up."""
-    running = os.environ.get("DISPATCH_TEST_BROKER")  # as for tests/integration/consumer
+    running = os.environ.get("DISPATCH_TEST_BROKER")  # tests/integration/consumer takes it, too
     client = engine.connect(lab.STATE)
     try:
         name, port, password = running.split(":") if running else ("broker", "5672", "")
@@ -277,7 +277,7 @@ def main() -> int:
     except LabError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
-    # Past Docker's proxy for published ports, which would take part in the race.
+    # Docker's proxy for published ports would be measured as well, so peers connect to the container directly.
     (network,) = broker.container.attrs["NetworkSettings"]["Networks"].values()
     host, port = network["IPAddress"], 5672
     broker.ctl("add_vhost", broker.vhost)

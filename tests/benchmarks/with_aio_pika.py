@@ -1,4 +1,4 @@
-"""aio-pika's robust connection as its documentation has it: each order logged and acknowledged, none stored."""
+"""aio-pika's robust connection, used as its documentation shows: logs and acknowledges each order, stores none."""
 
 from __future__ import annotations
 

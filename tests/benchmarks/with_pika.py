@@ -1,4 +1,4 @@
-"""pika's asynchronous consumer as its documentation has it: each order logged and acknowledged, none stored."""
+"""pika's asynchronous consumer, used as its documentation shows: logs and acknowledges each order, stores none."""
 
 from __future__ import annotations
 

@@ -28,13 +28,13 @@ from tests.lab.inventory import copied, replace
 
 NAME = "test"
 BROKER, OTHER_BROKER, DISPATCH, FRESH = "test-broker", "test-broker-2", "test-dispatch", "test-fresh"
-# Of the lab's own network, whose other addresses Docker hands out from the start of the range.
+# Docker hands out addresses from the start of the range, so no host gets this one at its end.
 SUBNET, UNUSED_ADDRESS = "172.31.222.0/24", "172.31.222.250"
 
 
 @dataclass(frozen=True)
 class TestLab:
-    """The hosts and an inventory of them that a test may edit: a copy of the lab's own."""
+    """The hosts, and a copy of the lab's inventory for them, which a test may edit."""
 
     __test__ = False
 
@@ -48,7 +48,7 @@ class TestLab:
         return self.client.containers.get(name)
 
     def run(self, name: str, *command: str) -> str:
-        """Run a command on a host as root; return what it printed, without white space at its ends."""
+        """Run a command on a host as root; return its output, without white space around it."""
         code, output = execute(self.host(name), *command)
         assert code == 0, f"{' '.join(command)} on {name}: {output}"
         return output
@@ -62,7 +62,7 @@ class TestLab:
 
     @contextlib.contextmanager
     def edited(self, old: str, new: str) -> Iterator[None]:
-        """Change one line of the inventory, as a user does; put it and the Dispatch host back afterwards."""
+        """Change one line of the inventory, as a user does; afterwards restore it and the Dispatch host."""
         file = self.inventory / "group_vars" / "all" / "dispatch.yml"
         before = file.read_text()
         replace(file, old, new)
@@ -74,7 +74,7 @@ class TestLab:
         assert run.code == 0, run.output
 
     def publish(self, body: bytes, broker: str = BROKER, exchange: str = "robot-shop") -> None:
-        """Publish as payment does: the exchange declared, transient, headers {} and nothing else."""
+        """Publish as payment does: declare the exchange, send transient messages with headers {} and nothing else."""
         connection = pika.BlockingConnection(
             pika.ConnectionParameters(
                 "127.0.0.1", self.amqp_ports[broker], credentials=pika.PlainCredentials("roboshop", self.password)
@@ -91,7 +91,7 @@ class TestLab:
         return [dict(json.loads(line)) for line in lines]
 
     def assert_consuming(self, name: str = DISPATCH) -> None:
-        """Publish an order and wait for it in the ledger of a host, which must be the one that gets it."""
+        """Publish an order and wait until the ledger of a host has it; no other host may be consuming."""
         published = order()
         self.publish(json.dumps(published).encode())
         until(lambda: self.dispatched(published["orderid"], name) != [])
@@ -107,7 +107,7 @@ class TestLab:
 
 
 def unit_by_hand(broker: str, password: str) -> str:
-    """The unit that the runbook has people write."""
+    """The unit as people write it who follow the runbook."""
     return f"""[Unit]
 Description=Dispatch Service
 
@@ -141,7 +141,7 @@ def order(order_id: str | None = None) -> dict[str, Any]:
 
 @pytest.fixture
 def newer(tmp_path: Path) -> Path:
-    """An artifact that differs from the one of the inventory, and works."""
+    """An artifact that works and differs from the inventory's."""
     path = tmp_path / "newer.zip"
     shutil.copy(ROOT / "dist" / "dispatch.zip", path)
     with zipfile.ZipFile(path, "a") as artifact:
@@ -164,7 +164,7 @@ def release(artifact: Path) -> str:
 
 @pytest.fixture(scope="session")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
-    """Booted hosts, not provisioned yet."""
+    """Hosts that have booted and are not provisioned yet."""
     directory = tmp_path_factory.mktemp("lab")
     ports = {BROKER: 22351, OTHER_BROKER: 22352}
     lab = Lab(

@@ -13,7 +13,7 @@ from tests.integration.conftest import FRESH, TestLab
 from tests.lab.ansible import Run, playbook
 from tests.lab.hosts import execute
 
-# What the playbooks would leave on a host.
+# A play that changed anything would leave at least one of these.
 TRACES = [
     "/app",
     "/etc/dispatch",
@@ -30,7 +30,7 @@ def site(hosts: TestLab, artifact: Path, tmp_path: Path) -> Site:
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    """A small artifact that is good, but for running."""
+    """A small artifact that passes every check but holds nothing to run."""
     path = tmp_path / "good.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("requirements.txt", "")
@@ -38,7 +38,7 @@ def artifact(tmp_path: Path) -> Path:
 
 
 class Site:
-    """Provisions the fresh host with good values but for those a test gives."""
+    """Provisions the fresh host with good values, except those that a test gives."""
 
     def __init__(self, hosts: TestLab, artifact: Path, directory: Path) -> None:
         self.hosts = hosts

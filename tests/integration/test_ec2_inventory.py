@@ -1,4 +1,4 @@
-"""The dynamic inventory of EC2 against moto's server on loopback: what it invents is listed, never connected to."""
+"""EC2's dynamic inventory against moto's server on loopback, which invents the instances: nothing connects to them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Cloud:
             "AWS_DEFAULT_REGION": "eu-central-1",
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
-            # Nothing may be asked for credentials but what a test gives.
+            # boto3 must look nowhere but in a test's variables for credentials.
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -82,7 +82,7 @@ class Cloud:
 def cloud() -> Iterator[Cloud]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
-    for account in get_backend("ec2").values():  # moto keeps what the test before has left
+    for account in get_backend("ec2").values():  # moto keeps the instances of the test before
         account["eu-central-1"].reset()
     host, port = server.get_host_and_port()
     yield Cloud(f"http://{host}:{port}")
@@ -112,7 +112,7 @@ def test_instances_are_grouped_by_tag_and_dispatch_finds_its_environments_broker
     assert cloud.variables(dev)["msg"] == [address, dispatch_address]
     assert cloud.variables(prod)["msg"][0] == other_address
 
-    # A new broker takes the old one's place: no file of the inventory changes.
+    # A new broker takes the old one's place, and no file of the inventory changes.
     _, new_address = cloud.instance("rabbitmq", "dev")
     cloud.ec2.terminate_instances(InstanceIds=[broker])
     assert cloud.variables(dev)["msg"][0] == new_address

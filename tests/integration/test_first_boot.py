@@ -19,7 +19,7 @@ pytestmark = pytest.mark.long
 
 USER_DATA = ROOT / "inventories" / "ec2" / "user-data.txt"
 REPOSITORY = "/srv/dispatch.git"
-# Where the instance's role would let it read the password; the test has no account.
+# On EC2 the instance's role lets it read the password. The test has no account, so this stands in for the AWS CLI.
 AWS = """#!/bin/sh
 case "$*" in
   "ssm get-parameter --name /roboshop/dispatch/amqp_password --with-decryption --query Parameter.Value --output text")
@@ -43,9 +43,9 @@ def instance(lab: TestLab, tmp_path: Path) -> Iterator[Container]:
     run(
         container, f"git clone --quiet --bare /root/bundle {REPOSITORY} && git -C {REPOSITORY} branch --force main HEAD"
     )
-    # The one of a cloud's image that a minimal one does not have.
+    # A cloud's image has the locale that cloud-init sets by default; this minimal one does not.
     put(container, "/etc/cloud/cloud.cfg.d", {"99-locale.cfg": b"locale: C.UTF-8\n"})
-    # The certificate authorities of a network behind a proxy; pip brings its own otherwise.
+    # Behind a TLS proxy pip needs the system's certificate authorities; by default it uses its own.
     run(container, "printf '[global]\\ncert = /etc/ssl/certs/ca-certificates.crt\\n' > /etc/pip.conf")
     yield container
     container.remove(force=True, v=True)

@@ -53,7 +53,7 @@ def test_the_others_finish_and_the_next_run_completes(
     def watch(line: str) -> None:
         nonlocal builds
         builds += "Build | Unpack it" in line
-        # The first build is the canary's.
+        # The canary builds first; the second build belongs to the rest.
         if builds == 2 and gone.status == "running":
             gone.kill()
             gone.reload()
@@ -88,22 +88,22 @@ def test_a_canary_that_fails_at_the_gate_is_put_back_and_the_others_are_untouche
     assert run.code != 0
     assert "broken: it does not start" in run.output
     assert "its settings are back, and healthy" in run.output
-    # The canary is the first host of the inventory, which lists containers by age.
+    # The inventory lists containers by age, so any of the three may be its first host and the canary.
     tried = [run.recap[name]["failed"] == 1 for name in MEMBERS]
     assert sum(tried) == 1, run.output
     assert [run.recap[name]["changed"] > 0 for name in MEMBERS] == tried
     assert seen(state) == states
     assert all("\nactive\n" in state for state in states)
-    # Where the release was tried, it shows.
+    # Only the host that tried the release shows any trace.
     assert [now != before for now, before in zip(seen(traces), untouched, strict=True)] == tried
 
 
 def test_as_many_may_fail_as_the_inventory_says(client: docker.DockerClient, inventory: Path, newer: Path) -> None:
-    # One of the second batch, whichever way the inventory lists them, fails before the other one switches, which would
-    # not get there if none might fail.
+    # One host of the second batch fails before the other one switches, in whatever order the inventory lists them. If
+    # no host might fail, the other one would not switch.
     rollout = {"dispatch_artifact": str(newer), "dispatch_serial": [1, 2], "dispatch_max_fail_percentage": 50}
     failing = client.containers.get(MEMBERS[1])
-    lock = f"/run/lock/{release(newer)}.build"
+    lock = f"/run/{release(newer)}.build"
     assert execute(failing, "systemd-run", "--unit=holds-the-lock", "flock", lock, "sleep", "infinity")[0] == 0
     run = playbook("dispatch", "-e", json.dumps(rollout), inventory=inventory)
     assert execute(failing, "systemctl", "stop", "holds-the-lock")[0] == 0

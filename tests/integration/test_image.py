@@ -22,7 +22,7 @@ NAME, BAKED = "test-image", "roboshop-lab:baked"
 
 @pytest.fixture
 def unbooted(lab: TestLab) -> Iterator[Container]:
-    """A host's files with nothing running on them, as a builder of images has them."""
+    """A host's files with nothing running, as a builder of images sees them."""
     container = lab.client.containers.run(
         image.ensure(lab.client), ["sleep", "infinity"], name=NAME, detach=True, network=lab.lab.network
     )
@@ -59,7 +59,7 @@ def test_an_image_is_complete_and_idle_and_consumes_once_it_boots(
     repository, tag = BAKED.split(":")
     command = lab.client.images.get(image.ensure(lab.client)).attrs["Config"]["Cmd"]
     unbooted.commit(repository, tag, changes=f"CMD {json.dumps(command)}")
-    # On the network of the lab, whose broker the settings name.
+    # The settings name the lab's broker, so the host has to be on the lab's network.
     booted = Lab(lab.lab.name, tmp_path / "state", (Host("test-booted", "image", 22305),))
     host = booted.boot(lab.client, BAKED, booted.hosts[0])
     try:

@@ -1,4 +1,4 @@
-"""Changes that are cut short, collide or do not fit: the live service keeps consuming, and the next run completes."""
+"""Changes that are cut short, collide or find no room: the live service keeps consuming, and the next run finishes."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def invocation(lab: TestLab) -> str:
 def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_completes(
     lab: TestLab, newer: Path, task: str, present: str
 ) -> None:
-    # A task is printed when it has ended: the next one is under way, and has come as far as to what is present.
+    # A task is printed after it has ended, so the next one is under way; the file `present` shows how far it is.
     present = present.format(release=release(newer))
     command = [sys.executable, "-m", "ansible", "playbook", "-i", str(lab.inventory), "playbooks/dispatch.yml"]
     command += ["-e", f"dispatch_artifact={newer}"]
-    # In a process group of its own, so that its workers end with it.
+    # A process group of its own lets one signal end the play's workers, too.
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as play:
@@ -67,7 +67,7 @@ def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_comple
             pytest.fail(f"the play has no task {task!r}")
     lab.assert_consuming()
 
-    # What had begun on the host ends by itself.
+    # The module that was running on the host ends by itself.
     for lock in ("/run/dispatch-activate.lock", f"/run/{release(newer)}.build"):
         lab.run(DISPATCH, "flock", "--timeout=30", lock, "true")
     run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")

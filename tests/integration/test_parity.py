@@ -25,14 +25,14 @@ pytestmark = pytest.mark.long
 BROKER, BY_ANSIBLE, BY_PYINFRA, EL9 = "parity-broker", "parity-ansible", "parity-pyinfra", "parity-el9"
 SUBNET = "172.31.223.0/24"
 
-# Written by both engines' packages or by the system itself, with what differs between any two hosts or two minutes.
+# Packages and the system itself write these, and their content differs between any two hosts, or from minute to minute.
 VOLATILE = re.compile(
     r"/(var/(log|cache|backups|lib/(apt|dpkg|systemd|dbus|pam|dnf|rpm)|tmp/systemd-private-.*)|run|tmp|proc|sys|dev)(/|$)"
     r"|/etc/(ssh/ssh_host_.*|machine-id|mtab|ld\.so\.cache|(passwd|shadow|group|gshadow|subuid|subgid)-?)$"
     r"|/(root|home/ec2-user)(/\.ansible(/tmp)?|/\.ssh.*)?$"
 )
-# Runs on a host: says of each path on standard input what it is and, where it is the same on every host, what it holds;
-# bytecode and the ledger hold times.
+# This program runs on a host. For each path on standard input it says what is there and what it holds, except bytecode
+# and the ledger: these hold times, which differ from host to host.
 LISTING = """
 import hashlib, pathlib, stat, sys
 for path in map(pathlib.Path, sys.stdin.read().splitlines()):
@@ -90,7 +90,7 @@ class Pair:
         return self.pyinfra("--yes", "--limit", name).changed
 
     def listing(self, name: str) -> list[str]:
-        """All that stands on a host beside its image, and the state of the unit and of the user."""
+        """All files that a host has and its image does not, and the state of the unit and of the user."""
         changes = self.client.api.diff(name)
         paths = sorted(change["Path"] for change in changes if not VOLATILE.match(change["Path"]))
         put(self.client.containers.get(name), "/var/log", {"parity": "".join(f"{path}\n" for path in paths).encode()})
@@ -100,7 +100,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """A broker, and two hosts on which nothing has been done yet."""
+    """A broker, and two hosts that no engine has touched yet."""
     directory = tmp_path_factory.mktemp("parity")
     lab = Lab(
         "parity",
@@ -181,7 +181,7 @@ def test_each_engine_mends_what_has_drifted(pair: Pair, drift: str, name: str) -
     assert pair.mend(name)
     pair.run(name, "rm -rf /app/releases/other")
     assert pair.listing(name) == before
-    # What runs is what stands there, not a release that has been replaced under it.
+    # The process has to run the release that is there, not one that was replaced while it ran.
     running = pair.run(name, "readlink /proc/$(systemctl show dispatch --property=MainPID --value)/cwd")
     assert running == pair.run(name, "readlink /app/current")
 

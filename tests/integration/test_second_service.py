@@ -1,4 +1,4 @@
-"""Another service beside Dispatch on one host, by a role of ten lines and the roles that know nothing of Dispatch."""
+"""Another service beside Dispatch on one host, from a role of ten lines and the roles that know nothing of Dispatch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ECHO = ROOT / "tests" / "integration" / "echo"
 
 @pytest.fixture
 def echo(lab: TestLab) -> Iterator[Callable[..., Run]]:
-    """Runs an entry point of the echo service's role; takes the service away afterwards."""
+    """Runs an entry point of the echo service's role; removes the service afterwards."""
 
     def run(entry: str, **variables: object) -> Run:
         given = json.dumps({"echo_entry": entry, "echo_artifact": "x", "echo_greeting": "", **variables})

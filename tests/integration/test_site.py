@@ -107,7 +107,7 @@ def test_a_message_that_is_no_order_is_kept_as_a_dead_letter(lab: TestLab, body:
 
 
 def test_the_sandbox_s_score_is_low(lab: TestLab, capsys: pytest.CaptureFixture[str]) -> None:
-    # Exits with 1 above the threshold, which is ten times the score.
+    # The command exits with 1 above the threshold, which is ten times the score.
     report = lab.run(DISPATCH, "systemd-analyze", "security", "--no-pager", "--threshold=15", "dispatch.service")
     last = report.splitlines()[-1]
     assert "Overall exposure level for dispatch.service" in last
@@ -150,7 +150,7 @@ def test_a_preview_shows_the_line_that_would_change_and_changes_nothing(lab: Tes
 
 def test_back_to_the_release_that_was_live_before(lab: TestLab, newer: Path) -> None:
     def live() -> str:
-        """The live release, by its link and by the list of releases."""
+        """The live release, after its link and the list of releases agree on it."""
         linked = Path(lab.run(DISPATCH, "readlink", "/app/current")).name
         run = lab.playbook("releases")
         assert run.code == 0, run.output
@@ -168,7 +168,7 @@ def test_back_to_the_release_that_was_live_before(lab: TestLab, newer: Path) -> 
     lab.assert_consuming()
 
 
-# As in the runbook, with a program that needs no build.
+# This follows the runbook, with a program that needs no build.
 BY_HAND = """
     useradd roboshop
     mkdir /app
@@ -212,7 +212,7 @@ def test_a_service_that_was_set_up_by_hand_is_taken_over(lab: TestLab, wont_star
 
 
 def test_an_artifact_by_url_with_requirements_alone_is_built_from_an_index(lab: TestLab, tmp_path: Path) -> None:
-    # The broker's host serves the artifact and, behind a certificate of its own, the index.
+    # The broker's host serves the artifact, and the index with a certificate of its own.
     wheels = ROOT / "dist" / "dispatch.zip"
     slim = tmp_path / "slim.zip"
     with zipfile.ZipFile(wheels) as source, zipfile.ZipFile(slim, "w") as target:

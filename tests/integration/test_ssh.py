@@ -16,7 +16,7 @@ BASTION = FRESH
 
 @pytest.fixture
 def behind_bastion(lab: TestLab, tmp_path: Path) -> Path:
-    """An inventory with the Dispatch host at its private address, which ssh reaches by way of the bastion alone."""
+    """An inventory with the Dispatch host at its private address, which ssh reaches only through the bastion."""
     state = lab.lab.state
     ports = {host.name: f"[127.0.0.1]:{host.ssh_port} " for host in lab.lab.hosts}
     keys = (state / "known_hosts").read_text().splitlines()
@@ -44,7 +44,7 @@ Host {address(lab, DISPATCH)}
                     "vars": {
                         "ansible_user": "ec2-user",
                         "ansible_ssh_common_args": f"-F {tmp_path / 'ssh_config'}",
-                        # No connection that another test has left open.
+                        # An open connection of another test would bypass the checks of keys and logins.
                         "ansible_control_path_dir": str(tmp_path / "cp"),
                         "dispatch_amqp_host": BROKER,
                         "dispatch_amqp_password": lab.password,
@@ -86,7 +86,7 @@ def test_a_host_key_that_is_not_known_stops_the_play(lab: TestLab, behind_bastio
     assert run.code != 0
     assert run.recap[DISPATCH]["unreachable"] == 1
     assert run.changed == 0
-    # Of the bastion's key ssh speaks to its own parent alone; what Ansible hears is that the connection is closed.
+    # ssh tells only its parent process about the bastion's key; Ansible hears that the connection is closed.
     assert ("Host key verification failed" if which == "the host" else "Connection closed by UNKNOWN") in run.output, (
         run.output
     )

@@ -1,4 +1,4 @@
-"""The lab: containers on this machine that look to Ansible as EC2 hosts do.
+"""The lab: containers on this machine that look to Ansible like EC2 hosts.
 
 ``make lab`` and the tests boot their hosts with it; the Molecule scenarios use its image.
 """

@@ -18,7 +18,7 @@ RECAP_LINE = re.compile(r"^(\S+)\s+: (ok=\d+ .*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Run:
-    """How a playbook ended: its exit code, all it printed, and by host the counts of its recap (ok, changed, …)."""
+    """How a playbook ended: its exit code, its output, and each host's counts in the recap (ok, changed, …)."""
 
     code: int
     output: str
@@ -42,7 +42,7 @@ def playbook(
     inventory: Path = LAB_INVENTORY,
     watch: Callable[[str], object] | None = None,
 ) -> Run:
-    """Run ``playbooks/<name>.yml`` on `inventory`; `watch` gets every line it prints as it comes."""
+    """Run ``playbooks/<name>.yml`` on `inventory`; `watch` gets each line of output as it is printed."""
     command = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), f"playbooks/{name}.yml", *arguments]
     lines = []
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What ``make lab`` ends with: orders published as payment does, and where they were dispatched."""
+"""The end of ``make lab``: publishes orders as payment does, and shows where they were dispatched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Where to look next (each host is a container; ssh works, too, see inventories/la
 def show_orders(client: docker.DockerClient, lab: Lab) -> None:
     """Publish orders to the lab's broker and print which host dispatched each.
 
-    Raises LabError where one is not in a ledger within DISPATCH_SECONDS.
+    Raises LabError if an order is in no ledger after DISPATCH_SECONDS.
     """
     environment = {"AMQP_HOST": "127.0.0.1", "AMQP_PASS": (lab.state / "amqp_password").read_text().strip()}
     wire = settings.load(environment)

@@ -28,10 +28,10 @@ INSTALL_HINT = (
 
 
 def connect(state: Path) -> docker.DockerClient:
-    """Return a client of a working engine; install and start Debian's where none is and this user may.
+    """Return a client of a working engine; where there is none, install and start Debian's, if this user may.
 
     `state` is the lab's directory on this machine: it keeps the pid of an engine started here.
-    Raises LabError where there is none and none can be had.
+    Raises LabError if there is none and none can be installed.
     """
     client = running()
     if client:
@@ -55,7 +55,7 @@ def stop(state: Path) -> bool:
     pid_file = state / "dockerd.pid"
     try:
         pid = int(pid_file.read_text())
-        # A pid is reused after a reboot: only a dockerd is ours to stop.
+        # After a reboot the pid may belong to another process, so only a dockerd is stopped.
         if Path(f"/proc/{pid}/comm").read_text().strip() != "dockerd":
             return False
     except (OSError, ValueError):
@@ -85,7 +85,7 @@ def install(*packages: str) -> None:
 
 def running() -> docker.DockerClient | None:
     """Return a client of the engine that runs, or None."""
-    # Asked by hand first: docker's client leaves its socket open when nobody listens.
+    # docker's client leaks its socket when nobody listens, so a plain connection tries first.
     with socket.socket(socket.AF_UNIX) as probe:
         if "DOCKER_HOST" not in os.environ and probe.connect_ex(SOCKET):
             return None
@@ -101,7 +101,7 @@ def _start(state: Path) -> None:
         if subprocess.run(["systemctl", "start", "docker"]).returncode:
             raise LabError("systemd can't start the Docker engine; see `journalctl -u docker`.")
         return
-    # Debian's init script raises ulimits, which a container without CAP_SYS_RESOURCE may not: start dockerd itself.
+    # Debian's init script raises ulimits, which a container without CAP_SYS_RESOURCE may not do: start dockerd itself.
     state.mkdir(parents=True, exist_ok=True)
     command = ["setsid", "--fork", "dockerd", "--pidfile", str(state / "dockerd.pid")]
     with LOG.open("ab") as log:

@@ -34,7 +34,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Lab:
-    """A set of hosts that is booted and removed as one. `state` holds its key, known_hosts and secrets."""
+    """Hosts that are booted and removed as one; the directory `state` holds their key, known_hosts and secrets."""
 
     name: str
     state: Path
@@ -57,7 +57,7 @@ class Lab:
         }
 
     def up(self, client: docker.DockerClient, image: str) -> None:
-        """Boot every host that isn't running, remove those that are too many, and record the host keys.
+        """Boot every host that isn't running, remove surplus ones, and record the host keys.
 
         Raises LabError where a host does not come up.
         """
@@ -87,12 +87,12 @@ class Lab:
         (self.state / "known_hosts").write_text("".join(known_hosts))
 
     def made_of_others(self, client: docker.DockerClient, image: str) -> list[str]:
-        """The names of hosts that stand already, made of another image than `image`."""
+        """The names of existing hosts that were made of another image than `image`."""
         wanted = client.images.get(image)
         return [str(container.name) for container in self._containers(client) if container.image != wanted]
 
     def down(self, client: docker.DockerClient) -> list[str]:
-        """Remove the lab's containers and network; return the names of what was removed."""
+        """Remove the lab's containers and network; return the names of all it removed."""
         removed = []
         for container in self._containers(client):
             removed.append(str(container.name))
@@ -129,7 +129,7 @@ class Lab:
     def _create(self, client: docker.DockerClient, image: str, host: Host) -> Container:
         ports = {22: host.ssh_port, **dict(host.other_ports)}
         try:
-            # systemd in a container without --privileged: it needs to mount (SYS_ADMIN) and to see its cgroup.
+            # systemd runs without --privileged if it may mount (SYS_ADMIN) and see its cgroup.
             container = client.containers.create(
                 image,
                 name=host.name,
@@ -160,9 +160,9 @@ def _start(container: Container) -> None:
 
 
 def _make_room(hosts: int) -> None:
-    """Let more hosts boot at once, where this user may: those of one kernel share its inotify instances (inotify(7)).
+    """Raise the kernel's limit of inotify(7) instances, if this user may, because all hosts share it.
 
-    A host takes about seven; without one its systemd waits for ever.
+    A host uses about seven; without a free one its systemd waits for ever.
     """
     try:
         if int(INOTIFY.read_text()) < INSTANCES:
@@ -171,7 +171,7 @@ def _make_room(hosts: int) -> None:
         if hosts > 10:
             print(f"  if hosts don't boot: sudo sysctl fs.inotify.max_user_instances={INSTANCES}", flush=True)
     except FileNotFoundError:
-        pass  # no Linux: the engine has a machine of its own
+        pass  # not Linux: the engine runs in a virtual machine
 
 
 def await_boot(container: Container) -> None:
@@ -190,7 +190,7 @@ def await_boot(container: Container) -> None:
 
 
 def _host_key(container: Container) -> str:
-    """The host's public key, as known_hosts has it. Docker has been seen to lose a command's output under load."""
+    """The host's public key, in the format of known_hosts. Asks again, as Docker may lose output under load."""
     for _ in range(10):
         words = _run(container, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()
         if len(words) > 1:
@@ -199,7 +199,7 @@ def _host_key(container: Container) -> str:
 
 
 def put(container: Container, directory: str, files: dict[str, bytes]) -> None:
-    """Write files, by name, into a directory of a host; root owns them and alone can read them."""
+    """Write files, by name, into a directory of a host; only root can read them."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, content in files.items():
@@ -217,7 +217,7 @@ def _run(container: Container, *command: str) -> str:
 
 
 def execute(container: Container, *command: str) -> tuple[int, str]:
-    """Run a command in a host as root; return its exit code and what it printed, without the last line's end."""
+    """Run a command in a host as root; return its exit code and its output, without white space around it."""
     code, output = container.exec_run(list(command))
     assert isinstance(output, bytes)
     return int(code or 0), output.decode().strip()

@@ -1,4 +1,4 @@
-"""The lab's host images: one Dockerfile over a pulled or a bootstrapped distribution."""
+"""The lab's host images: one Dockerfile on top of a distribution that is pulled or bootstrapped."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ DEFAULT = "debian12"
 
 @dataclass(frozen=True)
 class Distribution:
-    """What lab hosts can be made of: an image of a registry, and where that can be, a code name to bootstrap.
+    """A distribution that lab hosts can be made of: an image of a registry and, for Debian, a code name to bootstrap.
 
-    A distribution without `registry_image` is an image this machine already has to have, under `base_tag`.
+    Without `registry_image`, this machine must already have an image with the tag `base_tag`.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Distribution:
 
     @property
     def base_tag(self) -> str:
-        """What the lab keeps the distribution under, wherever it came from."""
+        """The lab's own tag for the distribution, wherever it came from."""
         return f"roboshop-lab-base:{self.name}" if self.registry_image else f"{self.name}:9"
 
 
@@ -53,17 +53,17 @@ DISTRIBUTIONS = {
         Distribution("rocky9", "rockylinux/rockylinux:9"),
         Distribution("alma9", "almalinux:9"),
         Distribution("amazon2023", "amazonlinux:2023"),
-        # EL9's dnf, rpm, names and layout over Debian's files: shows that the dnf path works, not that Rocky does.
+        # EL9's dnf, rpm, names and layout over Debian's files show that the dnf path works, not that Rocky does.
         Distribution("el9-facsimile"),
     )
 }
 
 
 def ensure(client: docker.DockerClient, name: str = DEFAULT) -> str:
-    """Return the tag of a distribution's host image, built first where it is missing or its Dockerfile has changed.
+    """Return the tag of a distribution's host image; build it first if it is missing or the Dockerfile has changed.
 
-    Raises MissingImageError for a distribution that can't be had here, another LabError for one that is not known, and
-    with the build's output where that fails.
+    Raises MissingImageError for a distribution that can't be had here, and LabError for an unknown one or, with the
+    build's output, for a build that fails.
     """
     if name not in DISTRIBUTIONS:
         raise LabError(f"{name} is not a distribution of the lab's; there are {', '.join(DISTRIBUTIONS)}.")
@@ -95,7 +95,7 @@ def ensure(client: docker.DockerClient, name: str = DEFAULT) -> str:
 
 
 def remove(client: docker.DockerClient) -> None:
-    """Remove the host images and what they were built on, as far as the lab brought it here."""
+    """Remove the host images, and those of their bases that the lab brought here."""
     for distribution in DISTRIBUTIONS.values():
         for tag in (distribution.tag, distribution.base_tag if distribution.registry_image else ""):
             with contextlib.suppress(ImageNotFound):
@@ -114,7 +114,7 @@ def _base(client: docker.DockerClient, distribution: Distribution) -> str:
         raise MissingImageError(reason)
     try:
         print(f"  pulling {distribution.registry_image}", flush=True)
-        # Under the lab's own tag, so that taking the lab away takes this away too.
+        # The lab's own tag marks the image as one to remove with the lab.
         client.images.pull(distribution.registry_image).tag(distribution.base_tag)
         client.images.remove(distribution.registry_image)
         return distribution.base_tag
@@ -146,7 +146,7 @@ def _bootstrap(client: docker.DockerClient, distribution: Distribution) -> str:
 
 
 def _sources(directory: Path, distribution: Distribution) -> Path:
-    """Write where this machine has its own Debian packages from, for the distribution's release, into `directory`.
+    """Copy this machine's apt sources into `directory`, with the distribution's code name in place of its own.
 
     Raises LabError where this machine has no apt sources.
     """

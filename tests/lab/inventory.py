@@ -11,7 +11,7 @@ from tests.lab.hosts import LABEL, Lab
 
 
 def copied(lab: Lab, directory: Path, broker: str) -> Path:
-    """Copy ``inventories/lab``, to be edited, for the hosts of another lab, whose broker is named; return the copy."""
+    """Copy ``inventories/lab`` for another lab, with its broker's name; return the copy, which tests may edit."""
     inventory = directory / "inventories" / "lab"
     shutil.copytree(LAB_INVENTORY, inventory)
     replace(inventory / "lab.docker.yml", f"get('{LABEL}') == 'lab'", f"get('{LABEL}') == '{lab.name}'")
@@ -20,7 +20,7 @@ def copied(lab: Lab, directory: Path, broker: str) -> Path:
 
 
 def listed(lab: Lab, file: Path, variables: dict[str, str]) -> Path:
-    """Write an inventory that lists the hosts of a lab by their groups, with `variables` for all; return its path."""
+    """Write an inventory of a lab's hosts in their groups, with `variables` for all; return its path."""
     groups: dict[str, dict[str, dict[str, object]]] = {}
     for host in lab.hosts:
         groups.setdefault(host.group, {"hosts": {}})["hosts"][host.name] = lab.connection(host.name)
@@ -29,7 +29,7 @@ def listed(lab: Lab, file: Path, variables: dict[str, str]) -> Path:
 
 
 def replace(file: Path, old: str, new: str) -> None:
-    """Replace what stands exactly once in a file. Raises ValueError where it does not."""
+    """Replace text that occurs exactly once in a file. Raises ValueError if it does not."""
     text = file.read_text()
     if text.count(old) != 1:
         raise ValueError(f"{old!r} stands {text.count(old)} times in {file}")

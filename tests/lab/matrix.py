@@ -1,4 +1,4 @@
-"""Molecule's default scenario on one distribution after another, and a table of what ran, and what did not and why."""
+"""Runs Molecule's default scenario on one distribution after another; a table says which ran, and why others didn't."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import docker
 from tests.lab import LabError, MissingImageError, image
 from tests.lab.ansible import ROOT
 
-# What the facsimile can't install: RabbitMQ comes from the vendor's repositories there.
+# The facsimile can't install RabbitMQ, which on EL9 comes from the vendor's repositories.
 BROKERS = {"el9-facsimile": "debian12"}
 
 
 def run(client: docker.DockerClient, names: list[str]) -> bool:
-    """Run the scenario on each distribution of `names` that can be had here; return whether some ran and none failed.
+    """Run the scenario on each distribution of `names` that can be had here; return whether any ran and none failed.
 
-    Raises LabError for a name that is no distribution.
+    Raises LabError for a name that is not a distribution.
     """
     outcomes: dict[str, str] = {}
     for name in names:

@@ -1,7 +1,7 @@
 """Builds one release from its artifact, beside the live one, as root.
 
-Either a complete release stands at the end, or what stood before. A build that was killed leaves a part of a release,
-which the next build on the host removes.
+At the end there is either a complete release or what was there before. A build that is killed leaves part of a release
+behind, which the next build on the host removes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 
 from ansible.module_utils.app_releases import ACTIVATED, COMPLETE, DAMAGED, digest, live, stands
 
-# Root alone can write here: where another user may open a lock, another user may hold it.
+# Only root can write here. In /run/lock any user could open the lock and hold it for ever.
 LOCKS = Path("/run")
-FULL = 10 << 20  # octets; with less than that left, a disk counts as full
+FULL = 10 << 20  # octets; a disk with fewer of them free counts as full
 ROOT = 0
 
 
@@ -44,7 +44,7 @@ class Plan:
 
 
 def build(plan: Plan) -> bool:
-    """Build a release unless it stands; say whether there was anything to do. Takes the artifact away.
+    """Build a release unless the host has it; return whether it was built. Removes the artifact in any case.
 
     Raises BuildError, also where another play is building the same release.
     """
@@ -68,7 +68,7 @@ def build(plan: Plan) -> bool:
 
 
 def _require_own_directory(releases: Path) -> None:
-    """Root executes what stands in here, so nobody else may own it. Raises BuildError."""
+    """Refuse a directory of another owner, because root executes its content. Raises BuildError."""
     if releases.is_symlink() or (releases.exists() and not releases.is_dir()):
         raise BuildError(f"{releases} is no directory; move it away, then run the play again")
     releases.mkdir(exist_ok=True, mode=0o755)
@@ -83,7 +83,7 @@ def _require_own_directory(releases: Path) -> None:
 
 @contextmanager
 def _locked(release: Path) -> Iterator[bool]:
-    """Hold a release's lock, if nobody else does; yields whether it is held here."""
+    """Take a release's lock if it is free; yield whether it was."""
     descriptor = os.open(LOCKS / f"{release.name}.build", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -97,7 +97,7 @@ def _locked(release: Path) -> Iterator[bool]:
 
 
 def _tidy(wanted: Path) -> None:
-    """Undo what builds that were killed have left: parts of releases, and whole ones that waited beside them."""
+    """Clean up after builds that were killed: remove parts of releases, and put back whole ones kept beside them."""
     current = live(wanted.parent.parent)
     for path in {_whole(path) for path in wanted.parent.iterdir()}:
         if path == wanted:
@@ -138,7 +138,7 @@ def _remove(path: Path) -> None:
 def _build_anew(plan: Plan) -> None:
     release, aside = plan.release, _aside(plan.release)
     if release.exists():
-        # It may be the live one, which then is away for as long as this takes; what runs has its code in memory.
+        # This may be the live release. The service does not notice while it is away: it has its code in memory.
         release.rename(aside)
     try:
         release.mkdir(mode=0o755)
@@ -162,7 +162,7 @@ def _build_anew(plan: Plan) -> None:
 
 
 def _unpack(plan: Plan) -> None:
-    # Another user may have the artifact open, or have put it there: what counts is what stands in a copy of root's own.
+    # Another user may have put the artifact here or still have it open, so root checks and unpacks a copy of its own.
     copy = plan.release / ".artifact.zip"
     with copy.open("xb") as target, plan.artifact.open("rb") as source:
         os.fchmod(target.fileno(), 0o600)
@@ -184,22 +184,22 @@ def _unpack(plan: Plan) -> None:
 def _make_venv(plan: Plan) -> None:
     """Make the release's venv and install what its requirements.txt names."""
     release = plan.release
-    # An artifact that carries pip needs none of the distribution's, and none in its venv.
+    # An artifact that carries pip needs neither the distribution's pip nor one in its venv.
     carried = sorted(release.glob("installer/pip-*.whl"))
     _run(plan, plan.interpreter, "-I", "-m", "venv", *(["--without-pip"] if carried else []), "venv")
     pip = [str(carried[0] / "pip")] if carried else ["-m", "pip"]
-    # One that carries its wheels needs no index.
+    # An artifact that carries its wheels needs no index.
     offline = ["--no-index", "--find-links", "wheels"] if (release / "wheels").is_dir() else []
     _run(
         plan, str(release / "venv/bin/python"), "-I", *pip, "install", "--quiet", "--no-input", "--no-cache-dir",
         "--disable-pip-version-check", "--requirement", "requirements.txt", *offline,
     )  # fmt: skip
-    # The service can't write here, so nothing would compile its modules later.
+    # Bytecode has to be compiled now, because the service can't write here.
     _run(plan, str(release / "venv/bin/python"), "-I", "-m", "compileall", "-q", "-x", "/venv/", str(release))
 
 
 def _run(plan: Plan, *command: str) -> None:
-    """Run a command in the release's directory. Raises BuildError with what it said."""
+    """Run a command in the release's directory. Raises BuildError with its output."""
     # A URL with a password must not stand on a command line, which every user can read.
     settings = {"PIP_INDEX_URL": plan.index_url, "PIP_CERT": plan.ca_bundle}
     environment = {**os.environ, **{name: value for name, value in settings.items() if value}}
@@ -212,7 +212,7 @@ def _run(plan: Plan, *command: str) -> None:
 
 
 def _give_to_root(release: Path) -> None:
-    """Make all of a release root's, for everybody to read and for nobody else to write."""
+    """Give every file of a release to root; everybody may read it, and only root may write."""
     for place, directories, files in os.walk(release):
         for name in (".", *directories, *files):
             path = os.path.join(place, name)  # noqa: PTH118 - thousands of paths, and pathlib is slow
@@ -224,32 +224,32 @@ def _give_to_root(release: Path) -> None:
 
 
 def _complete(plan: Plan, aside: Path) -> None:
-    """Mark a release as complete. One that was built anew keeps the marks of the one before it."""
+    """Mark a release as complete. A rebuilt one takes over the marks of the one it replaces."""
     release = plan.release
     if (aside / ACTIVATED).exists():
         shutil.copy2(aside / ACTIVATED, release / ACTIVATED)
     marker = release / f"{COMPLETE}.new"
     marker.write_text(f"{plan.sha256}\n{digest(release)}\n", encoding="ascii")
     with suppress(FileNotFoundError):
-        # It is as old as it was: the order of the releases says which one is before which.
+        # A rebuilt release keeps its age, because the releases' order in time decides where a rollback goes.
         built = (aside / COMPLETE).stat()
         os.utime(marker, ns=(built.st_atime_ns, built.st_mtime_ns))
     marker.rename(release / COMPLETE)
 
 
 def plan_of(values: Mapping[str, str]) -> Plan:
-    """The plan that has these values, by the names of its fields."""
+    """The plan made of these values, whose keys are the names of its fields."""
     paths = {name: Path(values[name]) for name in ("artifact", "release")}
-    return Plan(**{**values, **paths})  # type: ignore[arg-type]  # the paths outrank the texts they are made of
+    return Plan(**{**values, **paths})  # type: ignore[arg-type]  # the paths replace the strings they are made from
 
 
 def failure(source: str, error: Exception) -> str:
-    """What to say of an artifact, by what messages call it, whose release could not be built."""
+    """The message about an artifact whose release could not be built; `source` is the artifact's name in messages."""
     return f"The release of {source} could not be built, and nothing else has changed: {error}"
 
 
 def main(request: Mapping[str, Any]) -> int:
-    """Build a ``plan``; return the exit code. ``source`` is what messages call the artifact."""
+    """Build a ``plan``; return the exit code. ``source`` is the artifact's name in messages."""
     os.umask(0o022)
     try:
         build(plan_of(request["plan"]))

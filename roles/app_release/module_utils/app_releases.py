@@ -1,8 +1,8 @@
 """What a release is on a host: a directory below ``<home>/releases``, and the marks it carries.
 
-A release is *complete* while `COMPLETE` stands in it and its content is what that mark says; it has been *live* where
-`ACTIVATED` stands. While it is built anew, what stood before waits beside it under the suffix `DAMAGED`. Nothing but
-this module reads or writes these marks.
+A release is *complete* while it holds the mark `COMPLETE` and its content is what that mark says; it has been *live* if
+it holds `ACTIVATED`. During a rebuild, the release to be replaced waits beside it, with the suffix `DAMAGED`. No other
+module reads or writes these marks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# Two lines: the SHA-256 of the artifact, and the digest of what was built from it. Its time is when it was built.
+# This file has two lines, the SHA-256 of the artifact and the digest of what was built. Its mtime is the build's.
 COMPLETE = ".complete"
-# Its time is when the release was last made live after another one.
+# This file's mtime is when the release last took over from another one.
 ACTIVATED = ".activated"
 DAMAGED = ".damaged"
 ID_DIGITS = 12  # of the artifact's SHA-256
@@ -36,14 +36,14 @@ class Release:
 
 
 def directory(home: Path, sha256: str, interpreter: str) -> Path:
-    """Where the release of an artifact stands: the same content for the same interpreter is the same release."""
+    """The directory of an artifact's release: the same content and the same interpreter make the same release."""
     return home / "releases" / f"{sha256[:ID_DIGITS]}-{Path(interpreter).name}"
 
 
 def digest(release: Path) -> str:
     """One SHA-256 over the names, kinds, modes, owners and sizes of a release, in hexadecimal.
 
-    Bytecode comes and goes, and the marks are written later: neither counts.
+    Neither bytecode, which comes and goes, nor the marks, which are written later, count.
     """
     lines = sorted(_lines(os.fsencode(release), b""))
     return hashlib.sha256(b"".join(lines)).hexdigest()
@@ -54,7 +54,7 @@ def _lines(path: bytes, name: bytes) -> Iterator[bytes]:
     entry = b"%o %d:%d" % (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
     if stat.S_ISDIR(found.st_mode):
         yield b"%s/ %s\n" % (name, entry)
-        for child in os.listdir(path):  # noqa: PTH208 - names that are any octets, which pathlib has no bytes for
+        for child in os.listdir(path):  # noqa: PTH208 - a name may be any octets, and pathlib takes only str
             if child != b"__pycache__" and not child.startswith(COMPLETE.encode()) and child != ACTIVATED.encode():
                 yield from _lines(path + b"/" + child, name + b"/" + child if name else child)
     else:
@@ -63,11 +63,11 @@ def _lines(path: bytes, name: bytes) -> Iterator[bytes]:
 
 
 def stands(release: Path, sha256: str = "") -> bool:
-    """Whether a release is complete and still is what was built (from the artifact of that SHA-256, where given)."""
+    """Whether a release is complete and unchanged since (and, if `sha256` is given, built from that artifact)."""
     marker = release / COMPLETE
     try:
         if marker.stat().st_uid != os.geteuid():
-            return False  # somebody else's word
+            return False  # only root's mark can be trusted
         artifact, content, *_ = [*marker.read_text(encoding="ascii").split("\n"), "", ""]
     except (OSError, UnicodeDecodeError):
         return False
@@ -77,7 +77,7 @@ def stands(release: Path, sha256: str = "") -> bool:
 def complete(home: Path) -> list[Release]:
     """The releases that have been built to the end, in the order of their ids."""
     marks = (home / "releases").glob(f"*/{COMPLETE}")
-    # One that a build has put aside is no release.
+    # What a build has put aside is not a release.
     paths = sorted(mark.parent for mark in marks if mark.parent.suffix != DAMAGED)
     return [Release(path.name, _time(path / COMPLETE), _time(path / ACTIVATED)) for path in paths]
 
@@ -87,21 +87,21 @@ def _time(mark: Path) -> float:
 
 
 def live(home: Path) -> Path | None:
-    """Where ``<home>/current`` leads to, or None where it is no symbolic link."""
+    """The target of ``<home>/current``, or None if that is no symbolic link."""
     current = home / "current"
     return current.readlink() if current.is_symlink() else None
 
 
 def been_live(releases: Iterable[Release]) -> list[Release]:
-    """Those that have been live, the last one first."""
+    """Those of the releases that have been live, the most recent first."""
     return sorted((one for one in releases if one.activated), key=lambda one: one.activated, reverse=True)
 
 
 def previous(releases: Iterable[Release], live_id: str) -> str:
     """The id of the release to go back to, or "" where there is none.
 
-    It was live before the live one and is not newer: a release that is newer was left by a rollback, and a second
-    rollback must not go forward to it.
+    That release was live before the live one and is not newer. A newer one is what an earlier rollback went back from,
+    and a second rollback must not go forward to it.
     """
     releases = list(releases)
     newest = next((one.built for one in releases if one.id == live_id), float("inf"))
@@ -109,14 +109,14 @@ def previous(releases: Iterable[Release], live_id: str) -> str:
 
 
 def mark_live(release: Path, before: Path | None) -> None:
-    """Note that a release has been live, and since when, unless it was live before this, too."""
+    """Record that a release is live from now on, unless it already was."""
     marker = release / ACTIVATED
     if before != release or not marker.exists():
         marker.touch()
 
 
 def prune(home: Path, keep: int) -> None:
-    """Remove complete releases but for the live one and those that were live last, `keep` in all."""
+    """Remove all complete releases but `keep` of them: the live one and those that were live most recently."""
     current = (home / "current").resolve()
     others = [one for one in complete(home) if (home / "releases" / one.id).resolve() != current]
     others.sort(key=lambda one: one.activated, reverse=True)

@@ -17,8 +17,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 def artifact(value: object, sha256: object, variable: str) -> dict[str, Any]:
     """Describe the artifact that a variable names: a path on the controller, or an http(s) URL.
 
-    A relative path is one of the directory the play was started in. Returns ``value``, ``url`` (whether it is one),
-    ``source`` (the URL or the absolute path), ``sha256`` (in hexadecimal) and ``faults``, a sentence each, which name
+    A relative path starts from the directory the play was started in. Returns ``value``, ``url`` (whether it is one),
+    ``source`` (the URL or the absolute path), ``sha256`` (in hexadecimal) and ``faults``: each is a sentence that names
     `variable`, what is wrong and what to do.
     """
     text, digest = str(value), str(sha256 or "")
@@ -56,14 +56,14 @@ def _local(path: Path, text: str, sha256: str, variable: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _read(path: Path, mtime: int, size: int) -> tuple[str, str, tuple[str, ...]]:
-    """An artifact's SHA-256, what keeps it from being unpacked, and the names in it."""
-    del mtime, size  # they tell one state of a file from the next
+    """An artifact's SHA-256, the reason why it can't be unpacked ("" for none), and the names in it."""
+    del mtime, size  # they are here for the cache, to tell one state of the file from the next
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return (digest, *look(path))
 
 
 def look(path: Path) -> tuple[str, tuple[str, ...]]:
-    """What keeps a zip from being unpacked ("" for nothing), and the names in it."""
+    """The reason why a zip can't be unpacked ("" for none), and the names in it."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -73,7 +73,7 @@ def look(path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def zip_faults(text: str, damage: str, names: tuple[str, ...] | list[str], variable: str) -> list[str]:
-    """What is wrong with a zip, by what `look` has said of it."""
+    """The faults of a zip, worked out from what `look` returns."""
     if damage:
         return [
             f"{variable} is {text}, and that is not a readable zip file ({damage}). Build it with `make artifact`, or "

@@ -1,4 +1,4 @@
-"""How a change or a rollback goes over a fleet, worked out on the controller."""
+"""Works out, on the controller, how a change or a rollback goes over a fleet."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Standing = Mapping[str, Any]
 
 
 def rollout(found: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """How a change goes over the hosts that `found` is of: ``serial`` and ``max_fail_percentage``, as a play has them.
+    """How a change goes over the hosts that `found` describes: a play's ``serial`` and ``max_fail_percentage``.
 
-    Where nothing is live yet, all hosts go at once: there is nothing that a canary could protect. ``disagree`` says
-    whether the hosts have more than one roll-out.
+    Where nothing is live yet, all hosts go at once, because a canary would have nothing to protect. ``disagree`` says
+    whether the hosts' variables ask for more than one roll-out.
     """
     plans = [one["rollout"] for one in found]
     careful = any(one["serving"] for one in found)
@@ -25,14 +25,14 @@ def rollout(found: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def target(standing: Standing, asked: str) -> str:
-    """The id of the release that a host is to go back to, or "" where none stands."""
+    """The id of the release that a host is to go back to, or "" if the host has none."""
     return asked or str(standing["previous"])
 
 
 def rollback_fault(fleet: Mapping[str, Standing], asked: str, name: str) -> str:
-    """What keeps the hosts of a play from going back to one release; "" where they can.
+    """The reason why the hosts of a play can't all go back to one release; "" if they can.
 
-    `fleet` holds by host what app_release_info has found; `asked` is the release that is named, or "".
+    `fleet` has, for each host, what app_release_info has found; `asked` is the release that the user named, or "".
     """
     standing = {host: [release["id"] for release in one["releases"]] for host, one in fleet.items()}
     lacking = [host for host, one in fleet.items() if target(one, asked) not in standing[host]]
@@ -59,7 +59,7 @@ def rollback_fault(fleet: Mapping[str, Standing], asked: str, name: str) -> str:
 
 
 def history(standing: Standing, name: str) -> list[str]:
-    """One line for each release of a host that has been live, the last one first."""
+    """One line for each release of a host that has been live, the most recent first."""
     lines = []
     for release in standing["releases"]:
         when = datetime.fromtimestamp(float(release["activated"]), tz=timezone.utc)

@@ -1,6 +1,6 @@
 """Turns the definition of a service into one document: what is wanted of a host.
 
-Both engines, and the modules app_state and app_switch, work on that document alone.
+Both engines, and the modules app_state and app_switch, work from that document alone.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import jinja2
 import yaml
 
 ROLES = Path(__file__).resolve().parents[2]
-# What both engines render stands in one place, outside the roles.
+# Both engines render these templates, so they belong to no role.
 TEMPLATES = ROLES.parent / "templates"
-# The user's entry, but for its name. The password is locked: nobody logs in as a service.
+# The definition names the user; the rest of its entry is the same for every service. Nobody logs in as a service.
 ENTRY = {"comment": "RoboShop services", "shell": "/usr/sbin/nologin", "locked": True}
-# SELinux knows no directory such as /app; this is the type of /usr/share and /opt, and what is written into it inherits
-# it.
+# SELinux's policy has no rule for a directory such as /app. This is the type of /usr/share and /opt, and new files
+# inherit it.
 HOME = {"owner": "root", "group": "root", "mode": "0755", "setype": "usr_t"}
-# What a service may use up, unless its definition says otherwise (systemd.resource-control(5)).
+# A service that runs wild must not take the host with it (systemd.resource-control(5)). A definition can set its own.
 LIMITS = {"MemoryMax": "512M", "TasksMax": "64"}
-# What a definition may leave out. The others are `name`, `description`, `artifact`, `command` and `cli`.
+# A definition may leave these out, and must have `name`, `description`, `artifact`, `command` and `cli`.
 OPTIONAL: dict[str, Any] = {
     "user": "roboshop",
     "home": "/app",
@@ -54,11 +54,11 @@ OPTIONAL: dict[str, Any] = {
 def wanted(definition: Mapping[str, Any], sandbox: object = None, systems: object = None) -> dict[str, Any]:
     """The document of what is wanted of a host.
 
-    `definition` is what argument_specs.yml of the role app_runbook describes; `sandbox` is the variable
-    app_service_sandbox and `systems` python_runtime_systems: None stands for their defaults, which a play sees only
-    once it has imported those roles. Where a value can't be right, the document has ``faults`` alone: a
-    sentence each, which names the variable, what is wrong and what to do. ``artifact_faults`` are kept apart, because a
-    rollback needs no artifact.
+    `definition` is what argument_specs.yml of the role app_runbook describes, `sandbox` the variable
+    app_service_sandbox, and `systems` python_runtime_systems. None stands for the default of either, which a play sees
+    only once it has imported its role. Where a value can't be right, the document has ``faults`` alone, sentences that
+    name the variable, what is wrong and what to do. ``artifact_faults`` are kept apart, because a rollback needs no
+    artifact.
     """
     missing = [name for name in ("name", "description", "artifact", "command", "cli") if not definition.get(name)]
     if missing:
@@ -114,7 +114,7 @@ def _places(name: str) -> list[tuple[str, str, str]]:
     return [
         ("app.env.j2", f"{configuration(name)}/environment", "0644"),
         ("app.service.j2", f"/etc/systemd/system/{name}.service", "0644"),
-        # Not below /usr/local: sudo's secure_path leaves that out on the RHEL family.
+        # The command is not in /usr/local, because sudo's secure_path leaves that out on the RHEL family.
         ("app.command.j2", f"/usr/bin/{name}", "0755"),
     ]
 
@@ -124,7 +124,7 @@ def _files(service: Mapping[str, Any], sandbox: Any) -> dict[str, dict[str, str]
     directives = {**sandbox, **LIMITS, **service["limits"], **service["unit_overrides"]}
     values = {
         "service": service,
-        "credentials": sorted(service["credentials"]),  # their names alone: no template needs a secret
+        "credentials": sorted(service["credentials"]),  # names only, because no template needs a secret
         "directives": directives,
         "environment_file": environment_file,
         "credentials_directory": f"{configuration(service['name'])}/credentials",
@@ -153,12 +153,12 @@ def _base64(secret: object) -> str:
 
 
 def batches(serial: object) -> list[str]:
-    """How many hosts change at a time, as texts; on the command line it comes as one value, and any may be a number."""
+    """The sizes of the batches, as strings. ``-e`` gives a single value, and an inventory may give numbers."""
     return [str(size) for size in (serial if isinstance(serial, list | tuple) else [serial])]
 
 
 def faults(service: Mapping[str, Any], sandbox: object, systems: object) -> list[str]:
-    """What can't be right in the definition of any service, a sentence each. Variables are named ``<service>_…``."""
+    """The faults of a service's definition, a sentence each, which call the variables ``<service>_…``."""
     name, serial, found = service["name"], service["serial"], []
     sizes = batches(serial)
     if not sizes or not all(re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", size) for size in sizes):

@@ -1,17 +1,17 @@
 #!/usr/bin/python
-"""Says in what a host differs from what is wanted of it."""
+"""Says how a host differs from what is wanted of it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: app_state
-short_description: Say in what a host differs from what is wanted of it
+short_description: Say how a host differs from what is wanted of it
 description:
-  - Compares, for every step of the runbook, what is wanted with what stands on the host, all in one round trip.
+  - Compares what is wanted with what is found on the host, for every step of the runbook, in one round trip.
   - Changes nothing. M(app_switch) and the other roles' modules change what this one has found.
 options:
   wanted:
-    description: What is wanted of the host. The filter C(app_wanted) of the role app_service makes it.
+    description: What is wanted of the host. The filter C(app_wanted) of the role app_runbook makes it.
     type: dict
     required: true
     suboptions: &wanted
@@ -68,7 +68,9 @@ options:
         type: int
         default: 3
       drain:
-        description: Names of C(settings), and the C(command) of the live service to run before one of them changes.
+        description:
+          - Before one of the C(settings), a list of names, changes, the live release's command line runs with the
+            arguments C(command).
         type: dict
 attributes:
   check_mode:
@@ -77,7 +79,7 @@ author: RoboShop
 """
 
 EXAMPLES = r"""
-- name: Ask the host in what it differs
+- name: Ask the host how it differs from what is wanted
   app_state:
     wanted: "{{ dispatch_wanted.host }}"
   register: found

@@ -8,10 +8,12 @@ module: app_switch
 short_description: Bring a host to a release and its settings, if they work
 description:
   - Checks the release with the new settings, saves what is live, makes release, unit, settings and credentials live
-    together, restarts the service and proves that it is ready and stays so; or puts back what was, and proves that.
+    together, restarts the service, and proves that it is ready and stays ready. If it is not, puts back what was live
+    and proves that.
   - Ends on its own, one way or the other, when the connection goes away. Refuses to run twice at once on a host.
-  - Where there is nothing to switch, sees to the directories, and that the service is enabled, running and ready.
-  - With C(--diff) it shows what changes, but for credentials and for files that it did not write itself.
+  - Where there is nothing to switch, corrects the directories, and makes sure that the service is enabled, running and
+    ready.
+  - With C(--diff) it shows what changes, except credentials and files that it did not write itself.
 options:
   wanted:
     description: What is wanted of the host, as in M(app_state).

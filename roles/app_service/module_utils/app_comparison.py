@@ -15,13 +15,13 @@ from ansible.module_utils import app_host
 from ansible.module_utils.app_releases import live
 
 Wanted = Mapping[str, Any]
-# The first line of every file that the role renders.
+# Every file that the role renders starts with this, which tells it from a file that somebody else wrote.
 OURS = "# Written by the role app_service"
 POLL_SECONDS = 0.5
 
 
 def service_changes(wanted: Wanted, release: Path) -> list[str]:
-    """In what the service is not as wanted, a sentence each: what is switched, what is kept, and how it runs."""
+    """How the service differs from what is wanted, a sentence each: its files, its directories, how it runs."""
     switched = [f"{file['path']}: {', '.join(unlike)}" for file, unlike in unlike_files(wanted)]
     current = live(Path(wanted["home"]["path"]))
     if current != release:
@@ -32,7 +32,7 @@ def service_changes(wanted: Wanted, release: Path) -> list[str]:
 
 
 def keeping_changes(wanted: Wanted) -> list[str]:
-    """What is to be mended without a switch: the directories, and a service that does not run as it should."""
+    """What needs mending but no switch: the directories, and a service that is not enabled, running and ready."""
     found = []
     for path, mode in directories(wanted).items():
         unlike = app_host.differences(path, {"mode": mode})
@@ -43,7 +43,7 @@ def keeping_changes(wanted: Wanted) -> list[str]:
 
 
 def not_running(wanted: Wanted, within: float = 0) -> str:
-    """Why the service isn't enabled, running and ready, or ""; at the latest after so many seconds."""
+    """Why the service isn't enabled, running and ready, or ""; waits at most `budget` seconds for it to be ready."""
     if not app_host.BOOTED.is_dir():  # an image is being made: nothing runs there
         return "" if app_host.enabled(wanted["name"]) else "it is not enabled"
     deadline = time.monotonic() + within
@@ -59,7 +59,7 @@ def not_running(wanted: Wanted, within: float = 0) -> str:
 
 
 def unlike_files(wanted: Wanted) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """The files that are not as wanted, each with in what it differs."""
+    """The files that are not as wanted, and how each differs."""
     for file in files(wanted):
         unlike = app_host.differences(Path(file["path"]), file)
         if unlike:
@@ -78,7 +78,7 @@ def files(wanted: Wanted) -> list[dict[str, Any]]:
 
 
 def directories(wanted: Wanted) -> dict[Path, str]:
-    """The directories that hold them, each with its mode."""
+    """The directories that hold those files, and their modes."""
     configuration = Path(wanted["configuration"])
     return {configuration: "0755", configuration / "credentials": "0700"}
 
@@ -111,12 +111,12 @@ def diff(wanted: Wanted, release: Path) -> list[dict[str, str]]:
 
 
 def _may_be_shown(before: str) -> bool:
-    """Whether a file holds no secret: it is to come, or has the first line of a file of ours (or its second)."""
+    """Whether a file can hold no secret: it doesn't exist, or one of its first two lines says the role wrote it."""
     return not before or any(line.startswith(OURS) for line in before.splitlines()[:2])
 
 
 def as_text(shown: list[dict[str, str]]) -> list[str]:
-    """A module's ``diff`` as lines, for those who have no Ansible to print it."""
+    """A module's ``diff`` as lines, for an engine without Ansible to print it."""
     lines = []
     for one in shown:
         if "prepared" in one:

@@ -1,4 +1,4 @@
-"""What stands on a host: files, an account, packages, a unit and whether its service is ready. It only reads."""
+"""Looks at a host: files, an account, packages, a unit, and whether its service is ready. It only reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 SELINUX = Path("/sys/fs/selinux/enforce")  # only where SELinux is enabled, see selinux(8)
 SHADOW = Path("/etc/shadow")
-# The packages that are installed, one name to a line.
+# Each prints the status and the name of every package it knows, one to a line.
 QUERIES = {
     "apt": ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n"],
     "dnf": ["rpm", "--query", "--queryformat=installed %{NAME}\n"],
@@ -27,7 +27,7 @@ ANSWER_SECONDS = 2
 
 
 class CommandError(Exception):
-    """A command failed; the message is the command and what it said."""
+    """A command failed; the message holds the command and its output."""
 
 
 def run(*command: str) -> str:
@@ -39,15 +39,16 @@ def run(*command: str) -> str:
 
 
 def content(file: Mapping[str, Any]) -> bytes:
-    """What a file is to hold: its `content`, text, or its `secret`, which is base64.
+    """The wanted content of a file: its `content`, which is text, or its `secret`, which is base64.
 
-    Ansible masks the value of a secret wherever it appears in a module's answer. In base64 that is no word of a path.
+    Ansible masks a secret's value wherever it appears in a module's answer. A password such as "app" would mask
+    paths; its base64 appears in none.
     """
     return base64.b64decode(file["secret"]) if "secret" in file else str(file["content"]).encode()
 
 
 def differences(path: Path, wanted: Mapping[str, Any]) -> list[str]:
-    """In what a file or, where neither content nor secret is wanted, a directory differs from what is wanted."""
+    """How a file differs from what is wanted; without a wanted content or secret, it is a directory."""
     try:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -98,22 +99,22 @@ def account(name: str) -> dict[str, Any] | None:
 
 
 def missing_packages(names: Iterable[str]) -> list[str]:
-    """Those of the packages that are not installed."""
+    """Those of `packages` that are not installed."""
     names = list(names)
     query = QUERIES["apt" if shutil.which("apt-get") else "dnf"]
-    # It fails where one is unknown, and still names the others.
+    # The query fails where it does not know one package, and still names the others.
     lines = subprocess.run([*query, *names], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
     installed = {line[len("installed ") :] for line in lines.splitlines() if line.startswith("installed ")}
     return [name for name in names if name not in installed]
 
 
 def text(path: Path) -> str:
-    """What a file holds, or "" where there is none."""
+    """The text of a file, or "" if there is none."""
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def unit(name: str, *names: str) -> dict[str, str]:
-    """Properties of a unit, by name; none of them where no systemd runs that could be asked."""
+    """Properties of a unit, by name; empty where no systemd runs that could answer."""
     try:
         shown = run("systemctl", "show", name, f"--property={','.join(names)}")
     except CommandError:
@@ -122,7 +123,7 @@ def unit(name: str, *names: str) -> dict[str, str]:
 
 
 def enabled(name: str) -> bool:
-    """Whether a unit starts at boot, told without a systemd that runs."""
+    """Whether a unit starts at boot. This needs no running systemd."""
     done = subprocess.run(
         ["systemctl", "is-enabled", name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -130,17 +131,17 @@ def enabled(name: str) -> bool:
 
 
 def not_ready(url: str) -> str:
-    """Why a service isn't ready, by an http URL that answers 200 once it is; "" where it is ready or has no URL."""
+    """Why a service isn't ready, asked at an http URL that answers 200 once it is; "" if it is ready or has no URL."""
     if not url:
         return ""
-    # By hand: to import http.client takes longer than all the rest, and most runs have nothing to change.
+    # Importing http.client takes longer than all the rest, and most runs change nothing, so this speaks HTTP itself.
     try:
         parts = urlsplit(url)
         with socket.create_connection((str(parts.hostname), parts.port or 80), ANSWER_SECONDS) as connection:
             connection.sendall(f"GET {parts.path or '/'} HTTP/1.0\r\nHost: {parts.netloc}\r\n\r\n".encode())
             with connection.makefile("r", errors="replace") as answer:
                 head, _, said = answer.read(4096).partition("\n\n")
-    except (OSError, ValueError) as error:  # the latter of a port that is none
+    except (OSError, ValueError) as error:  # ValueError comes from a port that is no number
         return f"{url} does not answer: {error}"
     status = head.partition("\n")[0].strip()
     if status.split()[1:2] == ["200"]:

@@ -1,4 +1,4 @@
-"""A service on a host, and the proofs of its health: the check before a switch, the gate after it."""
+"""Proves that a service is healthy: by its own check before a switch, by its readiness after it."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any
 
 from ansible.module_utils import app_host
 
-# Seconds a service has to stay ready, without a restart, to count as healthy: one that crashes soon after is not.
+# A service has to stay ready this many seconds without a restart, because some crash only after they were ready.
 SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.2
-# Seconds a check that takes too long has to end once it is told to.
+# A check that takes too long is told to end, and killed after this many seconds more.
 CHECK_STOP_SECONDS = 5
 JOURNAL_LINES = "15"
 
 
 class UnhealthyError(Exception):
-    """The service is not healthy; the message says how that was seen."""
+    """The service is not healthy; the message says what was seen."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """What is switched: its name and user, where its parts stand, and how its health is known."""
+    """A service to switch: its name and user, where its files are, and what proves its health."""
 
     name: str
     user: str
     home: Path
     configuration: Path
-    live: dict[str, Path]  # where each file or directory of a staging directory belongs
+    live: dict[str, Path]  # where each staged file or directory goes
     ready_url: str
-    budget: float  # seconds it may take to be ready
+    budget: float  # seconds within which it has to be ready
     stop_seconds: float  # seconds systemd gives it to end
 
     @property
@@ -42,12 +42,12 @@ class Service:
 
     @property
     def backup(self) -> Path:
-        """The previous state, which was healthy, while a switch is under way."""
+        """The directory that keeps the previous state, which was healthy, while a switch is under way."""
         return self.configuration / "previous"
 
     @property
     def spare(self) -> Path:
-        """A directory to put that back from, made beforehand: it takes room on a disk that may be full by then."""
+        """A directory to put the previous state back from, made early because the disk may be full by then."""
         return self.configuration / "next.spare"
 
 
@@ -68,13 +68,13 @@ def service_of(wanted: Mapping[str, Any]) -> Service:
 
 
 def failed_check(service: Service, release: Path, staged: Path, check: str) -> str:
-    """Run the release's own check as the service would run; return what it said if it failed."""
+    """Run the release's own check as the service would run; return its output if it failed."""
     command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--service-type=exec"]
     command += [f"--property=User={service.user}", f"--property=WorkingDirectory={release}"]
     command += [f"--property=EnvironmentFile={staged / 'environment'}"]
     for credential in sorted((staged / "credentials").iterdir()):
         command += [f"--property=LoadCredential={credential.name}:{credential}"]
-    # Nobody else changes this host meanwhile: a check that hangs must not keep it so.
+    # No other play can change this host meanwhile, so a check that hangs must not go on for ever.
     command += [f"--property=RuntimeMaxSec={service.budget}", f"--property=TimeoutStopSec={CHECK_STOP_SECONDS}"]
     program, *rest = check.split()
     command += ["--", str(release / program), *rest]
@@ -99,11 +99,11 @@ def restart(service: Service) -> None:
     app_host.run("systemctl", "restart", "--no-block", service.name)
     deadline = time.monotonic() + service.stop_seconds + service.budget
     ready_since: float | None = None
-    restarts: int | None = None  # those of a state before, which was crashing, may still be counted
+    restarts: int | None = None  # systemd still counts the restarts of the state before, if that was crashing
     while ready_since is None or time.monotonic() < ready_since + SETTLE_SECONDS:
         time.sleep(POLL_SECONDS)
         state = properties(service)
-        # Until the old process has ended, all that systemd says is of that one.
+        # Until the old process has ended, systemd's answers are about that one.
         started = state["InvocationID"] != before
         if started and restarts is None:
             restarts = int(state["NRestarts"])
@@ -127,7 +127,7 @@ def properties(service: Service) -> dict[str, str]:
 
 
 def not_ready(service: Service, state: dict[str, str]) -> str:
-    """Say why the service isn't ready, or nothing where it is."""
+    """Say why the service isn't ready; "" if it is."""
     if state["ActiveState"] != "active":
         return f"systemd says {state['ActiveState']} ({state['SubState']}) {state['StatusText']}".strip()
     reason: str = app_host.not_ready(service.ready_url)
@@ -135,7 +135,7 @@ def not_ready(service: Service, state: dict[str, str]) -> str:
 
 
 def last_lines(service: Service) -> str:
-    """The end of the journal of the process that has just failed: its own lines, and systemd's of it."""
+    """The end of the journal of the process that has just failed: its own lines and systemd's lines about it."""
     try:
         invocation = properties(service)["InvocationID"]
         app_host.run("journalctl", "--sync")
@@ -144,5 +144,5 @@ def last_lines(service: Service) -> str:
             "journalctl", own, "+", systemd_s, "--lines", JOURNAL_LINES, "--output=cat", "--no-pager"
         )
         return lines
-    except Exception as error:  # no reason not to put back what was
+    except Exception as error:  # a missing journal must not stop the way back
         return str(error)

@@ -1,4 +1,4 @@
-"""Says in what a whole host differs from what is wanted of it, for every step of the runbook. It only reads."""
+"""Says how a whole host differs from what is wanted of it, for every step of the runbook. It only reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible.module_utils.runtime_systems import UnsupportedSystemError, this_sy
 
 
 def compare(wanted: Wanted) -> dict[str, Any]:
-    """What differs, and which of the runbook's steps have something to do. RETURN in library/app_state.py has the rest.
+    """What differs, and which of the runbook's steps have something to do; RETURN in library/app_state.py has the rest.
 
     Raises UnsupportedSystemError, and OSError for what can't be read.
     """
@@ -56,7 +56,7 @@ def compare(wanted: Wanted) -> dict[str, Any]:
 
 
 def _source_changes(wanted: Wanted) -> bool:
-    """Whether a setting is about to change after which the service consumes elsewhere, and it is to drain first."""
+    """Whether a drain is wanted and one of its settings is about to change, which moves the service elsewhere."""
     drain = wanted["drain"]
     if not drain:
         return False
@@ -67,7 +67,7 @@ def _source_changes(wanted: Wanted) -> bool:
 
 
 def main(wanted: Mapping[str, Any]) -> int:
-    """Print as JSON what was found, with a diff, or why nothing could be; return the exit code."""
+    """Print as JSON what was found, with a diff, or why that failed; return the exit code."""
     try:
         found = compare(wanted)
         found["diff"] = as_text(diff(wanted, Path(found["release"])))

@@ -1,7 +1,7 @@
 """Switches a host to a release and its settings, proves that the service works, or puts everything back.
 
-It is one program and not a list of tasks so that it ends on its own, one way or the other, when the controller goes
-away in the middle: save what is live, place what is wanted, prove it, or put back what was saved.
+This is one program and not a list of tasks, so that it comes to an end by itself if the controller goes away in the
+middle: it saves what is live, places what is wanted, and proves it, or puts back what was saved.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOCKS = Path("/run")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a switch ended: what is live now, and if that is not what was wanted, why."""
+    """How a switch ended: whether anything changed, and why what was wanted is not live, or ""."""
 
     failure: str = ""
     changed: bool = False
@@ -46,21 +46,21 @@ class Outcome:
 def switch(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Outcome:
     """Bring a host to what is wanted, in a process that outlives this one; wait for it.
 
-    `release` is the directory to make live; `rebuilt` says that it has just been built anew, so that what runs is still
-    what was there before.
+    `release` is the directory to make live; `rebuilt` says that it has just been rebuilt, so that the running process
+    still has the old code.
     """
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         os.close(reader)
-        # Where the connection goes away, sudo(8) ends all that is in its session.
+        # When the connection is lost, sudo(8) ends every process of its session, so this one leaves it.
         os.setsid()
         os.umask(0o077)
         try:
             outcome = _switch_alone(wanted, release, rebuilt)
-        except BaseException as error:  # whatever it is, whoever waits is to hear of it
+        except BaseException as error:  # whatever went wrong, the waiting process has to hear of it
             outcome = Outcome(f"the switch ended with {error!r}", True)
-        with suppress(OSError):  # nobody may be waiting any more
+        with suppress(OSError):  # the waiting process may be gone
             os.write(writer, json.dumps(asdict(outcome)).encode())
         os._exit(0)
     os.close(writer)
@@ -73,7 +73,7 @@ def switch(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Outcome:
 
 
 def _switch_alone(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Outcome:
-    """The same, unless another play is at it."""
+    """Switch, unless another play is switching this service."""
     service = service_of(wanted)
     with (LOCKS / f"{service.name}-activate.lock").open("w") as lock:
         try:
@@ -100,13 +100,13 @@ def _switch_alone(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Ou
 
 
 def differs(wanted: Mapping[str, Any], release: Path) -> bool:
-    """Whether there is anything to switch, or a switch that was cut short."""
+    """Whether there is anything to switch, or an earlier switch was cut short."""
     unlike = next(app_comparison.unlike_files(wanted), None)
     return bool(unlike) or live(Path(wanted["home"]["path"])) != release or app_comparison.backup(wanted).exists()
 
 
 def keep(wanted: Mapping[str, Any]) -> Outcome:
-    """Mend what needs no switch: the directories, and a service that is not enabled, not running or not ready yet."""
+    """Mend what needs no switch: the directories, and a service that is not enabled, running or ready."""
     changed = False
     for path, mode in app_comparison.directories(wanted).items():
         if app_host.differences(path, {"mode": mode}):
@@ -123,7 +123,7 @@ def keep(wanted: Mapping[str, Any]) -> Outcome:
     if app_host.unit(name, "ActiveState").get("ActiveState") not in ("active", "activating", "reloading"):
         app_host.run("systemctl", "start", "--no-block", name)
         changed = True
-    # It may just have been started, or be connecting again to a broker that has been restarted a moment ago.
+    # The service may just have started, or its broker may have restarted a moment ago, so it gets time to be ready.
     budget = wanted["start_seconds"]
     reason = app_comparison.not_running(wanted, budget)
     if not reason:
@@ -136,7 +136,7 @@ def keep(wanted: Mapping[str, Any]) -> Outcome:
 
 
 def stage(service: Service, files: list[dict[str, Any]]) -> Path:
-    """Write the new files into a directory of their own, which root alone can enter; return its path."""
+    """Write the new files into a directory of their own, which only root can enter; return its path."""
     service.configuration.mkdir(exist_ok=True)
     service.configuration.chmod(0o755)
     staged = Path(tempfile.mkdtemp(prefix="next.", dir=service.configuration))
@@ -154,9 +154,9 @@ def stage(service: Service, files: list[dict[str, Any]]) -> Path:
 
 
 def activate(service: Service, release: Path, staged: Path, check: str, keep_releases: int) -> Outcome:
-    """Make what is staged live, and prove it; where that fails, put back what was."""
+    """Make what is staged live and prove it; if that fails, put back what was live."""
     if not app_host.BOOTED.is_dir():
-        # An image is being made: nothing runs that could be asked, or has to be kept running.
+        # While an image is made no service runs, so there is nothing to prove and nothing to keep running.
         before = live(service.home)
         place(service, staged, release)
         app_host.run("systemctl", "enable", service.name)
@@ -175,7 +175,7 @@ def activate(service: Service, release: Path, staged: Path, check: str, keep_rel
         place(service, staged, release)
         restart(service)
         mark_live(release, linked(service.backup / "current"))
-    except Exception as error:  # whatever it is, what was live is to be live again
+    except Exception as error:  # whatever went wrong, what was live has to be live again
         journal = last_lines(service)
         outcome = put_back(service)
         return Outcome(
@@ -188,7 +188,7 @@ def activate(service: Service, release: Path, staged: Path, check: str, keep_rel
 
 
 def give_up(service: Service, what: str, why: str) -> Outcome:
-    """Leave what is live, unless an activation that was cut short has left it unproven."""
+    """Leave what is live alone, unless an activation that was cut short has left it unproven."""
     if not service.backup.exists():
         return Outcome(f"{what}; nothing that is live has changed:\n{why}")
     return Outcome(
@@ -203,7 +203,7 @@ def linked(link: Path) -> Path | None:
 
 
 def save(service: Service) -> None:
-    """Keep the live state, unless an activation that was cut short has already kept the one before it."""
+    """Save the live state, unless an activation that was cut short has already saved the proven one before it."""
     (service.spare / "credentials").mkdir(mode=0o700, parents=True, exist_ok=True)
     if service.backup.exists():
         return
@@ -227,7 +227,7 @@ def save(service: Service) -> None:
 
 
 def place(service: Service, source: Path, release: Path | None) -> None:
-    """Make what stands in `source` and `release` live, or no release; each file is replaced in one step."""
+    """Make the files in `source` live, and `release` or, for None, no release; each file is replaced in one step."""
     for name, path in service.live.items():
         if name == "credentials" or not (source / name).exists():
             remove(path)
@@ -243,28 +243,28 @@ def place(service: Service, source: Path, release: Path | None) -> None:
         remove(service.current)
     shutil.rmtree(source)
     restorecon = shutil.which("restorecon")
-    if restorecon:  # for SELinux, a file that is moved keeps the type of where it came from; without SELinux, no effect
+    if restorecon:  # a moved file keeps the SELinux type of where it came from; without SELinux, no effect
         subprocess.run([restorecon, "-R", *(path for path in service.live.values() if path.exists())], check=False)
 
 
 def move(source: Path, target: Path) -> None:
-    """Put a file, or a directory where there is none, in the place of another, in one step."""
+    """Move a file over another one, or a directory to where there is none, in one step."""
     try:
         source.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # /usr may be a file system of its own.
+        # /usr may be a file system of its own, and nothing can be renamed across file systems.
         copy = target.with_name(f".{target.name}.new")
         shutil.copy2(source, copy)
         copy.replace(target)
 
 
 def put_back(service: Service) -> str:
-    """Restore the saved state; return how that went, in a sentence."""
+    """Restore the saved state; return how that went, in a sentence. It raises nothing."""
     try:
         return restore(service)
-    except Exception as fault:  # the reason for going back is still to be told
+    except Exception as fault:  # the user still has to hear why the change failed
         return f"What was live could not be put back ({fault}), and is kept in {service.backup}; mend that, run again."
 
 
@@ -277,7 +277,7 @@ def restore(service: Service) -> str:
     had_unit = (service.backup / "unit").exists()
     if not had_unit:
         app_host.run("systemctl", "disable", "--now", service.name)
-    # Linked, not moved: what is saved stays whole if this is cut short, and takes no room on a disk that may be full.
+    # Hard links leave the saved state whole if this is cut short, and they need no room on a disk that may be full.
     for path in service.spare.rglob("*"):
         if not path.is_dir():
             path.unlink()
@@ -288,7 +288,7 @@ def restore(service: Service) -> str:
     if not had_unit:
         app_host.run("systemctl", "daemon-reload")
         return "There was nothing before it to go back to; the service is removed again."
-    # What was set up by hand is proven by systemd alone: it need not answer at the URL.
+    # A service set up by hand need not answer at the URL, so systemd's word has to do.
     service, what = (service, f"Release {release.name}") if release else (replace(service, ready_url=""), "The unit")
     try:
         restart(service)
@@ -298,7 +298,7 @@ def restore(service: Service) -> str:
 
 
 def forget(service: Service) -> None:
-    """Drop the saved state, and what activations that were cut short had staged."""
+    """Drop the saved state, and what activations that were cut short have left staged."""
     shutil.rmtree(service.backup, ignore_errors=True)
     for path in service.configuration.glob("next.*"):
         shutil.rmtree(path)
@@ -313,7 +313,7 @@ def remove(path: Path) -> None:
 
 
 def main(request: Mapping[str, Any]) -> int:
-    """Switch as a request asks, with the arguments of `switch` by name; return the exit code."""
+    """Switch as the request asks, whose keys are the arguments of `switch`; return the exit code."""
     outcome = switch(request["wanted"], Path(request["release"]), request["rebuilt"])
     if outcome.failure:
         print(outcome.failure, file=sys.stderr)

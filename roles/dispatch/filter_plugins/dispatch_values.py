@@ -6,20 +6,20 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# As `_Reader.hosts` in dispatch_app/settings.py reads them: the zone of an IPv6 address follows a %.
+# `_Reader.hosts` in dispatch_app/settings.py accepts the same; the zone of an IPv6 address follows a %.
 HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 HOST_AND_PORT = re.compile(r"[^:]*:[0-9]*")
-# For AMQP_* there are variables, and STATE_DIRECTORY is systemd's.
+# AMQP_* have variables of their own, and systemd sets STATE_DIRECTORY.
 SETTING = re.compile(r"(?!AMQP_|STATE_DIRECTORY$)[A-Z][A-Z0-9_]*")
 HTTP = "127.0.0.1:9672"  # where the consumer answers unless DISPATCH_HTTP says otherwise
 STOP_SECONDS = 20  # what it takes to stop unless DISPATCH_STOP_SECONDS says otherwise
 
 
 def faults(values: Mapping[str, Any], inventory: str) -> list[str]:
-    """What is wrong with the values, a sentence each, which names the variable and says what to do.
+    """All that is wrong with the values: one sentence for each fault names the variable and says what to do.
 
-    `values` are by the variables' names without ``dispatch_``; one that is not set is None. `inventory` is the
-    directory of the inventory, for the remedy.
+    `values` has the variables' names without ``dispatch_`` as its keys, and None for a variable that is not set.
+    `inventory` is the directory of the inventory, which the remedies name.
     """
     checks = (_host, _port, _user, _password, _names, _environment, _seconds)
     return [fault for check in checks for fault in check(values, inventory)]
@@ -107,20 +107,20 @@ def _seconds(values: Mapping[str, Any], _: str) -> list[str]:
 
 
 def settings(further: object, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """The consumer's environment: further settings, and those that variables of their own hold."""
+    """The consumer's environment: the further settings, and those that have variables of their own."""
     return {**(further if isinstance(further, Mapping) else {}), **fixed}
 
 
 def ready_url(environment: object) -> str:
-    """Where the consumer says whether it is ready, by its further settings."""
-    # An address that stands for all of the host's addresses can't be asked; the host's own is one of them.
+    """The URL at which the consumer says whether it is ready, as its further settings make it."""
+    # A wildcard address means every interface and can't be connected to; loopback is one of the interfaces.
     return (
         f"http://{re.sub(r'^0[.]0[.]0[.]0:', '127.0.0.1:', str(_setting(environment, 'DISPATCH_HTTP', HTTP)))}/readyz"
     )
 
 
 def stop_seconds(environment: object) -> int:
-    """The seconds systemd gives the consumer to stop: more than it takes to finish what it has begun."""
+    """The seconds systemd gives the consumer to stop: more than the consumer takes to finish what it has begun."""
     given = str(_setting(environment, "DISPATCH_STOP_SECONDS", STOP_SECONDS))
     return (int(given) if re.fullmatch(r"[0-9]+", given) else STOP_SECONDS) + 10
 

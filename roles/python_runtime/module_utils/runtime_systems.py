@@ -1,7 +1,7 @@
-"""Which interpreter and packages a system needs, by a table of systems.
+"""Looks up, in a table of systems, which interpreter and packages this system needs.
 
-A system is known by os-release(5): the table's keys are ``<ID>-<major version>`` of the system itself or of one that it
-is like, so that Rocky, Alma and CentOS Stream need no row beside rhel's.
+The keys are ``<ID>-<major version>`` of os-release(5), the system's own or those of one that it is like, so that Rocky,
+Alma and CentOS Stream need no row beside rhel's.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def choose(os_release: str, systems: Table) -> Runtime:
     Raises UnsupportedSystemError.
     """
     values = dict(re.findall(r"""^([A-Z_]+)=["']?(.*?)["']?\r?$""", os_release, re.MULTILINE))
-    # The system itself, then those it is like, the closest one first.
+    # os-release(5) lists the systems that this one is like with the closest one first.
     names = [values.get("ID", ""), *values.get("ID_LIKE", "").split()]
     major = values.get("VERSION_ID", "").partition(".")[0]
     for name in names:

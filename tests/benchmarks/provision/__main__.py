@@ -1,8 +1,8 @@
 """Measures first runs on fresh hosts, runs that have nothing to change, and runs that change one variable.
 
-Every contender gets hosts that have just been made, and no connection of a run before it. Contenders are interleaved,
-so that what else this machine does strikes all alike; the table shows medians. Controller CPU is user and system time
-of the command and all it has started, OpenSSH's masters included, without the hosts', which share this machine.
+Every contender gets new hosts, and no connection left open by an earlier run. Contenders are interleaved, so that other
+work on this machine slows all of them alike; the table shows medians. Controller CPU is the user and system time of the
+command and all it has started, OpenSSH's masters included, without that of the hosts, which share this machine.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Figure:
 
 
 class Bench:
-    """Brokers, and Dispatch hosts that are made anew for every contender."""
+    """Brokers, and Dispatch hosts, which are made anew for every contender."""
 
     def __init__(self, client: docker.DockerClient, directory: Path, sizes: list[int]) -> None:
         self.client = client
         self.directory = directory
         self.password = uuid.uuid4().hex
-        # For those that take pip from the distribution: without the one that this project's roles use.
+        # Contenders that use the distribution's pip get an artifact without the pip that this project's roles use.
         self.plain = directory / "plain.zip"
         with zipfile.ZipFile(ARTIFACT) as artifact, zipfile.ZipFile(self.plain, "w") as plain:
             for entry in artifact.infolist():
@@ -70,7 +70,7 @@ class Bench:
         return Lab("provision", self.directory / "lab", (*self.brokers, *self.hosts[:size]), SUBNET)
 
     def renew(self, size: int) -> None:
-        """Remove every Dispatch host and boot as many as asked for, with an index of apt that is up to date."""
+        """Replace all Dispatch hosts with `size` new ones, whose apt index is up to date."""
         with redirect_stdout(sys.stderr):
             self.lab(0).up(self.client, self.tag)
             self.lab(size).up(self.client, self.tag)
@@ -89,7 +89,7 @@ class Bench:
         return listed(self.lab(size), self.directory / "hosts.yml", variables)
 
     def command(self, contender: str, size: int, broker: str) -> tuple[list[str], dict[str, str]]:
-        """The command of a contender, and what it adds to the environment."""
+        """A contender's command, and the variables it adds to the environment."""
         inventory = str(self.inventory(size, broker, self.plain if contender == "course" else ARTIFACT))
         ansible = [sys.executable, "-m", "ansible", "playbook", "-i", inventory]
         if contender == "runbook":
@@ -98,7 +98,7 @@ class Bench:
             ports = [str(host.ssh_port) for host in self.hosts[:size]]
             return ["bash", str(HERE / "runbook.sh"), broker, self.password, str(self.plain), ssh, "--", *ports], {}
         if contender == "course":
-            # An empty configuration is the default one.
+            # An empty file gives Ansible's defaults; without one, it would read this project's ansible.cfg.
             (self.directory / "ansible.cfg").touch()
             return [*ansible, str(HERE / "course.yml")], {"ANSIBLE_CONFIG": str(self.directory / "ansible.cfg")}
         if contender == "ansible":
@@ -106,7 +106,7 @@ class Bench:
         return [PYINFRA, "--yes", "deploys/inventory.py", "deploys/dispatch.py"], {"ANSIBLE_INVENTORY": inventory}
 
     def measure(self, contender: str, size: int, broker: str) -> Figure:
-        """Run a contender once. Raises LabError with its output where it fails or does not do what it is to."""
+        """Run a contender once. Raises LabError with its output if it fails or does not do its job."""
         command, environment = self.command(contender, size, broker)
         with tempfile.TemporaryDirectory(prefix="cp-") as control:
             environment = {**os.environ, **environment, "ANSIBLE_SSH_CONTROL_PATH_DIR": control}
@@ -193,13 +193,13 @@ def _bench(sizes: list[int]) -> Iterator[Bench]:
 
 
 def _children() -> float:
-    """CPU seconds, user and system, of the processes that this one has started and waited for."""
+    """CPU time, user and system, in seconds, of the processes that this one has started and waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def _reap() -> None:
-    """End what a run has left in the background, OpenSSH's masters, and wait for it."""
+    """End the OpenSSH masters that a run has left in the background, and wait for them."""
     tasks = Path("/proc/self/task")
     while children := [pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()]:
         for pid in children:

@@ -1,6 +1,7 @@
 #!/bin/bash
-# The manual runbook as one script, the floor: bash runbook.sh AMQP_HOST PASSWORD ARTIFACT SSH_OPTIONS -- PORT…
-# Hosts in parallel, one connection each. It takes every step again each time, and proves nothing.
+# Usage: bash runbook.sh AMQP_HOST PASSWORD ARTIFACT SSH_OPTIONS -- PORT…
+# The manual runbook as one script, as fast as it can be: all hosts in parallel, one connection each. It repeats every step
+# in every run, and proves nothing.
 set -eu
 amqp_host=$1 password=$2 artifact=$3 ssh=$4
 shift 5

@@ -20,7 +20,7 @@ _REMARKS = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def real_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
-    """The lab's broker; or one that runs, DISPATCH_TEST_BROKER=container:port:password, to save the lab's minutes."""
+    """The lab's broker, or, to save booting the lab, a running one: DISPATCH_TEST_BROKER=container:port:password."""
     if running := os.environ.get("DISPATCH_TEST_BROKER"):
         name, port, password = running.split(":")
         client = docker.from_env()
@@ -29,7 +29,7 @@ def real_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
         return
     lab: TestLab = request.getfixturevalue("lab")
     yield Broker(lab.host(BROKER), lab.amqp_ports[BROKER], lab.password, "/")
-    # These tests stop the broker under the feet of the lab's own service: leave it consuming.
+    # These tests stop the broker while the lab's own service uses it, so they wait until that consumes again.
     orders = ("list_queues", "--no-table-headers", "name", "consumers")
     until(lambda: "orders\t1" in execute(lab.host(BROKER), "rabbitmqctl", "--quiet", *orders)[1].splitlines(), 60)
 
@@ -54,7 +54,7 @@ def proxy(real_broker: Broker) -> Iterator[Proxy]:
 
 @pytest.fixture
 def service(broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
-    """A service that is not started yet; what it logged is shown where the test fails."""
+    """A service that is not started yet; its log is shown if the test fails."""
     made = Service(broker, tmp_path, **getattr(request, "param", {}))
     yield made
     if made._process and made.alive():
@@ -66,7 +66,7 @@ def service(broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> I
 
 @pytest.fixture
 def reckoned(request: pytest.FixtureRequest) -> list[tuple[str, str, Outcome]]:
-    """The rows of the table at the end of the run: fault, seed, outcome."""
+    """The rows of the table that ends the run: fault, seed, outcome."""
     return request.config.stash.setdefault(_REPORT, [])
 
 

@@ -1,4 +1,4 @@
-"""Runs the consumer against a real broker: a virtual host, processes, load, faults' tools, and the reckoning."""
+"""Runs the consumer against a real broker: a virtual host, processes, load, tools for faults, and the reckoning."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tests.lab.ansible import ROOT
 from tests.lab.hosts import execute
 
 USER = "roboshop"
-LARGE = b" " * 150_000  # beside an order, more than RabbitMQ's frames of 128 KiB take
-# What a publisher or a test meets while the broker is away.
+LARGE = b" " * 150_000  # added to an order, this exceeds RabbitMQ's frames of 128 KiB
+# A publisher or a test gets one of these while the broker is away.
 AWAY = (exceptions.AMQPError, OSError)
 
 
 def until(condition: Callable[[], object], seconds: float = 60, what: str = "", interval: float = 0.02) -> None:
-    """Wait until `condition` holds; fail after `seconds`, a limit against hanging and no measure of speed."""
+    """Wait until `condition` holds; fail after `seconds`, which keep a test from hanging and measure no speed."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
@@ -78,7 +78,7 @@ class Broker:
         )
 
     def publish(self, *bodies: bytes, **props: Any) -> None:
-        """Publish with confirms and mandatory, as the properties say; the queue must be there."""
+        """Publish with confirms and `mandatory`, with the given properties; the queue must exist."""
         with closing(self.connect()) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
@@ -86,7 +86,7 @@ class Broker:
                 channel.basic_publish("robot-shop", "orders", body, pika.BasicProperties(**props), mandatory=True)
 
     def messages(self) -> dict[str, int]:
-        """Count ready and unacknowledged messages by queue, as the queues themselves say."""
+        """Count ready and unacknowledged messages by queue, as the queues themselves report them."""
         lines = self.ctl("list_queues", "-p", self.vhost, "--no-table-headers", "name", "messages").splitlines()
         return {name: int(count) for name, count in (line.split() for line in lines)}
 
@@ -97,7 +97,7 @@ class Broker:
         self.ctl("close_all_connections", "--vhost", self.vhost, "closed by a test")
 
     def take_dead(self) -> list[tuple[bytes, bytes]]:
-        """Take every dead letter out; return their property lists and bodies as they lie there."""
+        """Take all dead letters out of their queue; return their property lists and bodies, unchanged."""
         properties.install()
         taken: list[tuple[bytes, bytes]] = []
         with closing(self.connect()) as connection:
@@ -110,7 +110,7 @@ class Broker:
 
 
 class Service:
-    """Processes of `dispatch run`, one after the other, over one state directory."""
+    """Processes of `dispatch run`, one after the other, with one state directory."""
 
     def __init__(self, broker: Broker, directory: Path, **environment: str) -> None:
         """Take settings from `environment` beyond those that reach `broker`."""
@@ -158,7 +158,7 @@ class Service:
         )  # fmt: skip
 
     def get(self, path: str) -> tuple[int, str]:
-        """Ask the service over HTTP; status 0 where nobody answers."""
+        """Ask the service over HTTP; the status is 0 if nobody answers."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=5) as answer:  # noqa: S310 - http, to itself
                 return answer.status, answer.read().decode()
@@ -177,7 +177,7 @@ class Service:
         return self.get("/readyz")[1].strip()
 
     def metric(self, name: str) -> float:
-        """Return a metric, summed over its labels; 0 where nobody answers."""
+        """Return a metric, summed over its labels; 0 if nobody answers."""
         lines = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self.get("/metrics")[1], re.MULTILINE)
         return sum(map(float, lines))
 
@@ -188,7 +188,7 @@ class Service:
         with closing(sqlite3.connect(f"file:{self.ledger}?mode=ro", uri=True)) as db:
             try:
                 return db.execute("SELECT id, redelivered FROM orders").fetchall()
-            except sqlite3.OperationalError:  # killed before it made the table
+            except sqlite3.OperationalError:  # the service was killed before it made the table
                 return []
 
     def await_dispatched(self, *ids: str) -> None:
@@ -204,14 +204,14 @@ class Service:
 
 
 class Publisher(threading.Thread):
-    """Publishes persistent orders until told to end, each again until it is confirmed; it may end up there twice.
+    """Publishes persistent orders until told to end. It repeats each until it is confirmed, so one may arrive twice.
 
-    One in 50 is no order, one in 100 too large for one frame, one in 100 is sent a second time after it was confirmed,
-    as a shop does that retries.
+    One in 50 is not an order, one in 100 is too large for one frame, and one in 100 is sent again after it was
+    confirmed, as by a shop that retries.
     """
 
     def __init__(self, broker: Broker, seed: str) -> None:
-        """Draw ids from a generator of its own, so that a seed gives the same orders."""
+        """Draw ids from a generator of its own, so that one seed always gives the same orders."""
         super().__init__(daemon=True)
         self._broker, self._end = broker, threading.Event()
         self._random = Random(seed)  # noqa: S311 - no secret
@@ -252,7 +252,7 @@ class Publisher(threading.Thread):
 
 @dataclass
 class Outcome:
-    """What became of a load: the reckoning of one run."""
+    """The reckoning of one run: what became of the load."""
 
     attempted: int
     confirmed: set[str]
@@ -274,7 +274,7 @@ class Outcome:
 
 @contextlib.contextmanager
 def load(broker: Broker, seed: str, publishers: int = 2) -> Iterator[list[Publisher]]:
-    """Publish all along; at the end every order at hand is confirmed."""
+    """Publish throughout the block; on leaving it, wait until every order at hand is confirmed."""
     threads = [Publisher(broker, f"{seed}/{number}") for number in range(publishers)]
     for thread in threads:
         thread.start()
@@ -286,7 +286,7 @@ def load(broker: Broker, seed: str, publishers: int = 2) -> Iterator[list[Publis
 
 
 def reckon(broker: Broker, service: Service, publishers: list[Publisher]) -> Outcome:
-    """Let the service finish what waits, stop it, and compare."""
+    """Let the service finish what waits, stop it, and compare the sets."""
     until(broker.drained, 120, "queues drained")
     assert service.stop() == 0
     journal = service.journal.read_text()
@@ -311,7 +311,7 @@ def reckon(broker: Broker, service: Service, publishers: list[Publisher]) -> Out
 
 
 class Proxy:
-    """A TCP way to the broker that can fall silent or be cut, with neither end told in the first case."""
+    """A TCP proxy to the broker that can fall silent, without either end noticing, or be cut."""
 
     def __init__(self, target: int) -> None:
         """Listen on a free loopback port and forward to `target`."""
@@ -324,7 +324,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def silence(self) -> None:
-        """Forward nothing from now on: a black hole, also for new connections."""
+        """Forward nothing from now on, like a black hole; new connections get no answer, either."""
         self._flowing.clear()
 
     def speak(self) -> None:
@@ -360,14 +360,14 @@ class Proxy:
             while data := source.recv(65536):
                 self._flowing.wait()
                 sink.sendall(data)
-        self._flowing.wait()  # a black hole doesn't pass on the end of a connection, either
+        self._flowing.wait()  # nor does a black hole pass on the end of a connection
         for sock in (source, sink):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
 
 def kill_moment(random: Random) -> float:
-    """Seconds after a start: some before the service consumes, most in the middle of its work."""
+    """A moment to kill the service, in seconds after its start: sometimes before it consumes, mostly amid its work."""
     return random.uniform(0.1, 1.2)
 
 

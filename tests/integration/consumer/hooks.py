@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dispatch_app.orders import Order
 
-# Variables with a path: of the file to write spans to, and of the file that says the courier is away.
+# Each names a variable with a path: the file to write spans to, and the file that exists while the courier is away.
 SPANS, AWAY = "TEST_SPANS", "TEST_AWAY"
 
 
@@ -23,19 +23,19 @@ def stuck(_: Order) -> None:
 
 
 def courier(_: Order) -> None:
-    """Fail for as long as a file is there."""
+    """Fail as long as a file exists."""
     if Path(os.environ[AWAY]).exists():
         raise ConnectionError("the courier is away")
 
 
 def gate(_: Order) -> None:
-    """Wait for as long as a file is there."""
+    """Wait as long as a file exists."""
     while Path(os.environ[AWAY]).exists():
         time.sleep(0.02)
 
 
 def _trace(path: str) -> None:
-    """Set OpenTelemetry's real SDK up to write each span as a line of JSON."""
+    """Set up OpenTelemetry's real SDK to write each span as a line of JSON."""
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
     from opentelemetry.trace import set_tracer_provider

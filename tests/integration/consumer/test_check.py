@@ -1,4 +1,4 @@
-"""`dispatch check` and `dispatch run` against what can be wrong with a broker: one code and one plain sentence each."""
+"""`dispatch check` and `dispatch run` meet each thing that can be wrong with a broker: one code, one plain sentence."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_address_that_leads_nowhere(service: Service) -> None:
     refused(service, failures.REFUSED, "refuses connections", AMQP_PORT=port)
     refused(service, failures.VHOST, "no-such-vhost", AMQP_VHOST="no-such-vhost")
     refused(service, failures.CREDENTIALS, "refuses the credentials of user roboshop", AMQP_PASS="a-wrong-one")  # noqa: S106
-    # Several hosts stand for one broker: one that works is enough.
+    # AMQP_HOST may list several hosts of one broker, and one that works is enough.
     done = service.command("check", AMQP_HOST="no-such-host.invalid,127.0.0.1")
     assert done.returncode == 0
     assert "no-such-host.invalid" in done.stderr
@@ -75,7 +75,7 @@ def test_a_queue_declared_otherwise(service: Service, broker: Broker) -> None:
     with closing(broker.connect()) as other:
         other.channel().queue_declare("orders", durable=True, arguments={"x-queue-type": "quorum"})
     refused(service, failures.DECLARED, "declared otherwise", "inequivalent arg 'x-queue-type'")
-    # And `run` says so, and goes on trying until it is mended.
+    # `run` says so, too, and goes on trying until the fault is mended.
     service.start()
     assert "declared otherwise" in service.await_trouble("declared otherwise")
     broker.ctl("delete_queue", "-p", broker.vhost, "orders")
@@ -113,7 +113,7 @@ def test_a_missing_permission(service: Service, broker: Broker, poor: str) -> No
 
 @pytest.fixture
 def tls_port(tmp_path: Path) -> Iterator[int]:
-    """A port where TLS is spoken with a certificate that no CA signed."""
+    """A port that speaks TLS with a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mq")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -158,7 +158,7 @@ def test_tls_that_is_not_trusted(service: Service, tls_port: int, tmp_path: Path
     refused(service, failures.TLS, "is not trusted", **tls)
     ca = {"AMQP_TLS_CA": str(tmp_path / "ca.pem")}
     refused(service, failures.TLS, "is not trusted", "AMQP_TLS_SERVER_NAME", **tls, **ca)  # another name in it
-    # Trusted by CA and name, this port then doesn't speak AMQP.
+    # With a CA and a name that it trusts, the check goes on, and sees that this port doesn't speak AMQP.
     done = service.command("check", **tls, **ca, AMQP_TLS_SERVER_NAME="mq")
     assert "trusted" not in done.stderr
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""The connection is lost again and again: consuming after each time, with nothing left behind in the process."""
+"""The connection is lost again and again: the service consumes after each loss, and leaks nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from tests.integration.consumer.harness import Broker, Proxy, Service, order, until
 
 LOSSES = 30 * int(os.environ.get("DISPATCH_TEST_ROUNDS", "1"))
-WARM = 10  # losses after which memory has settled
-GROWTH = 1024  # KiB of memory that may come and go
+WARM = 10  # losses after which memory no longer grows
+GROWTH = 1024  # KiB of memory by which a process varies without a leak
 
 
 def resources(service: Service) -> tuple[int, int, int]:
@@ -40,7 +40,7 @@ def test_after_each_loss_it_consumes_and_nothing_grows(
         service.await_ready()
         broker.publish(order(f"after-loss-{loss}"))
         service.await_dispatched(f"after-loss-{loss}")
-        # Threads that answer this test's requests end a moment after their answer.
+        # The threads that answer this test's requests end a moment after their answer, so the count needs a wait.
         if seen:
             until(lambda: resources(service)[1:] == seen[0][1:], what=f"{seen[0]}, is {resources(service)}")
         seen.append(resources(service))
@@ -48,5 +48,5 @@ def test_after_each_loss_it_consumes_and_nothing_grows(
     assert seen[-1][0] - seen[WARM - 1][0] <= GROWTH
     assert service.metric("dispatch_connection_losses_total") == LOSSES
     lost = [line for line in service.log() if line["message"].startswith("connection lost")]
-    assert [line["failures"] for line in lost] == [1] * LOSSES  # each like the first
+    assert [line["failures"] for line in lost] == [1] * LOSSES  # a success resets the count
     assert not [line for line in lost if broker.password in json.dumps(line)]

@@ -40,7 +40,7 @@ SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 1 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a fault may use."""
+    """The parts that a fault may act on."""
 
     broker: Broker
     proxy: Proxy
@@ -56,10 +56,10 @@ class Stage:
 
 
 def killed(stage: Stage, variant: str, times: int = 5) -> None:
-    """Let the service crash at one point of its work, after different numbers of passes, and start again."""
+    """Let the service crash at one point of its work, in a later pass each time, and start it again."""
     assert stage.service.stop() == 0
     for _ in range(times):
-        # Enough for the slowest to have work before them.
+        # The crash must come in the middle of work, also on the slowest machine.
         until(lambda: sum(stage.broker.messages().values()) > 300, what="orders waiting")
         stage.service.environment[COUNTDOWN] = str(stage.random.randrange(6))
         stage.service.start("tests.integration.consumer.variants", variant)
@@ -138,9 +138,9 @@ FAULTS = [
     stopped_by_sigterm, closed_by_the_broker, black_hole, broker_restarted, broker_away_for_longer_than_the_heartbeat,
     ledger_disk_full, ledger_locked,
 ]  # fmt: skip
-# After these, orders that were delivered before must have been delivered again, or the fault did not strike.
+# After these faults RabbitMQ must have redelivered orders; otherwise the fault did not strike.
 REDELIVERS = {killed_between_effect_and_acknowledge, killed_within_the_transaction}
-# What was delivered before the stop is finished: nothing is delivered again.
+# A stop lets the service finish what it was given, so nothing is delivered again.
 NEVER_REDELIVERS = {stopped_by_sigterm, ledger_disk_full, ledger_locked}
 
 
@@ -159,7 +159,7 @@ def small_disk(tmp_path: Path) -> Iterator[None]:
 def run(
     fault: Callable[[Stage], None], seed: int, broker: Broker, proxy: Proxy, service: Service, remarks: list[str]
 ) -> Outcome:
-    """Strike under load, let everything settle, and compare."""
+    """Let the fault strike under load, wait until nothing is under way, and compare."""
     service.environment["AMQP_PORT"] = str(proxy.port)
     service.start()
     service.await_ready()

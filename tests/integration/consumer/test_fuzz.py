@@ -1,6 +1,6 @@
 """Whatever a message is made of, the process lives on, and the message ends dispatched or dead, unchanged.
 
-DISPATCH_TEST_ROUNDS sets with how many seeds.
+DISPATCH_TEST_ROUNDS sets the number of seeds.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _good = st.builds(
 
 
 def _dump(document: object) -> bytes:
-    # Lone surrogates become octets that are no UTF-8.
+    # Lone surrogates become octets that are not UTF-8.
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
@@ -97,7 +97,7 @@ _bodies = st.one_of(
         st.sampled_from(["utf-8-sig", "utf-16", "utf-32"]),
     ),
 )
-# Some 25 of a thousand are about a megabyte: white space before or after keeps a good order good.
+# About 25 in a thousand bodies get a megabyte of white space before or after, which keeps a valid order valid.
 _sized = st.builds(
     lambda body, size, front: body + b" " * size if front else b" " * size + body,
     _bodies,
@@ -105,7 +105,7 @@ _sized = st.builds(
     st.booleans(),
 )
 
-# -- properties, as octets: what pika can't encode or decode, too --------------------------
+# -- properties, as octets, because pika can't encode or decode all of them -----------------
 
 _short = st.binary(max_size=255).map(lambda data: bytes((len(data),)) + data)
 _words = (
@@ -143,7 +143,7 @@ _value = st.recursive(
     ),
     max_leaves=6,
 )
-# A list of queues that don't exist is the only CC that doesn't send copies elsewhere or close the channel.
+# Any other CC would send copies elsewhere or close the channel, so it lists queues that don't exist.
 _cc = st.lists(st.just(_long(b"S", b"no.such.queue")), max_size=3).map(lambda values: _long(b"A", b"".join(values)))
 _entry = st.tuples(_names, _value).flatmap(
     lambda entry: st.tuples(st.just(entry[0]), _cc) if entry[0] in (b"CC", b"BCC") else st.just(entry)
@@ -170,7 +170,7 @@ _properties = st.fixed_dictionaries(
 
 
 def expected_id(body: bytes) -> str | None:
-    """The id under which a body must be in the ledger; None where it must be a dead letter."""
+    """The id under which a body must be in the ledger; None if it must become a dead letter."""
     try:
         return orders.parse(body).id
     except Exception:
@@ -178,7 +178,7 @@ def expected_id(body: bytes) -> str | None:
 
 
 def original(raw: bytes, body: bytes) -> tuple[bytes, bytes]:
-    """What a dead letter must give back: all but BCC, which RabbitMQ takes out, and forged notes of Dispatch's."""
+    """What a dead letter must still have: all but BCC, which RabbitMQ removes, and forged headers of Dispatch's own."""
     raw, body, _ = envelope.unwrap(raw, body)
     fields = properties.split(raw)
     if "headers" in fields:
@@ -214,7 +214,7 @@ def test_every_message_ends_dispatched_or_dead(
             channel.confirm_delivery()
         try:
             channel.basic_publish("robot-shop", "orders", body, RawProperties(raw), mandatory=True)
-        except exceptions.AMQPError as error:  # RabbitMQ itself has none of it
+        except exceptions.AMQPError as error:  # RabbitMQ itself refuses the message
             refused[repr(error)] += 1
         else:
             accepted.append(original(raw, body))

@@ -35,7 +35,7 @@ def test_an_alarm_stops_what_is_put_aside_and_not_the_orders(broker: Broker, ser
     service.await_ready()
     orders = [f"order-{number}" for number in range(50)]
     try:
-        # The bad one stands behind the gate, before all others, when the alarm comes.
+        # When the alarm comes, the gate holds the first order, so the bad message and the good ones are still to do.
         broker.publish(order("gate"), b"no order", *map(order, orders))
         broker.ctl("set_vm_memory_high_watermark", "0.0001")
         gate.unlink()

@@ -68,7 +68,7 @@ class Manager:
         self._socket.bind(str(path))
 
     def next(self, seconds: float) -> list[str]:
-        """Return the next message's assignments; none where none comes in time."""
+        """Return the next message's assignments; an empty list if no message comes in time."""
         self._socket.settimeout(seconds)
         try:
             return self._socket.recv(4096).decode().splitlines()
@@ -99,7 +99,7 @@ def test_a_stuck_loop_stops_feeding_the_watchdog(broker: Broker, service: Servic
     manager.await_message("READY=1")
     manager.await_message("WATCHDOG=1")
     broker.publish(order("stuck"))
-    # systemd kills it after one such silence.
+    # systemd would kill the service after one such silence.
     until(lambda: manager.next(WATCHDOG) == [], what="silence")
     assert service.alive()
 
@@ -156,7 +156,7 @@ def test_dead_letters_are_replayed_once_their_cause_is_mended(broker: Broker, se
         == "2 dead letters would be replayed\n"
     )
     assert service.dispatched() == []
-    # One that fails once more is where it was, with what is known of it.
+    # A replayed message that fails again returns to the dead letters, with its history.
     assert service.command("dead", "replay", "--reason", "not-json").stdout == "1 dead letters replayed\n"
     until(lambda: service.metric("dispatch_orders_dead_total") == 4)
     (again,) = map(json.loads, service.command("dead", "list", "--json", "--reason", "not-json").stdout.splitlines())

@@ -1,6 +1,6 @@
 """Dispatch with a crash or a weakness built in: `python -m tests.integration.consumer.variants NAME`.
 
-What a crash at one exact point leaves behind can't be had by killing from outside.
+A kill from outside can't hit one exact point of the code, so these variants crash there by themselves.
 """
 
 from __future__ import annotations

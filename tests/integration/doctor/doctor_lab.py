@@ -1,4 +1,4 @@
-"""Hosts to make ill: a broker with plain and TLS ports, a Dispatch host for each, one set up by hand."""
+"""Hosts to make ill: a broker with a plain and a TLS port, a Dispatch host for each port, and a host set up by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Clinic:
         return self.client.containers.get(name)
 
     def run(self, name: str, script: str) -> str:
-        """Run a shell script on a host as root; return what it printed, without white space at its ends."""
+        """Run a shell script on a host as root; return its output, without white space around it."""
         code, output = execute(self.host(name), "bash", "-c", script)
         assert code == 0, f"{script} on {name}: {output}"
         return output
@@ -58,25 +58,25 @@ class Clinic:
         return dict(report)
 
     def first(self, name: str) -> str:
-        """What the doctor names first, or "healthy"."""
+        """The id of the doctor's first finding, or "healthy"."""
         return next((str(finding["id"]) for finding in self.examine(name)["findings"]), "healthy")
 
     @property
     def taking_over(self) -> Path:
-        """An inventory that puts the host set up by hand among those the playbooks provision."""
+        """An inventory in which the playbooks also provision the host that was set up by hand."""
         file = self.inventory.parent / "taking_over.yml"
         file.write_text(f"dispatch: {{hosts: {{{MANUAL}: {{}}}}}}\n")
         return file
 
     def apply(self, name: str, fix: dict[str, str]) -> str:
-        """Run a fix as it was printed, where it says."""
+        """Run a fix as it was printed, on the machine that it names."""
         if fix["where"] == "host":
             return self.run(name, fix["command"])
         if fix["where"] == "broker" and fix["command"].startswith("iptables"):
             return self.in_network_of(BROKER, fix["command"])
         if fix["where"] == "broker":
             return self.run(BROKER, fix["command"])
-        # As playbooks/doctor.yml completes it.
+        # The fixes name no inventory; playbooks/doctor.yml adds it for its user.
         inventories = f"-i {self.inventory}"
         if name == MANUAL:
             inventories += f" -i {self.taking_over}"
@@ -114,7 +114,7 @@ class Clinic:
                 channel.basic_publish("robot-shop", "orders", body, pika.BasicProperties(headers={}))
 
     def provision(self) -> None:
-        """Bring every host to where it is healthy: by the playbook, and the other by hand."""
+        """Make every host healthy: by the playbook, and the one set up by hand by hand."""
         run = self.playbook("site")
         assert run.code == 0, run.output
         for host in (PLAIN, TLS, MANUAL):

@@ -45,21 +45,21 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
 
 @dataclass(frozen=True)
 class Fault:
-    """How a fault is brought about on a host, and what is to be undone beyond its fix."""
+    """How to cause a fault on a host, and what to undo afterwards that the fix does not."""
 
     id: str
     script: str
     host: str = PLAIN
-    on: str = ""  # where the script runs, if not on the host
-    after: str = ""  # on the same
-    alone: bool = False  # no other host may consume meanwhile
-    seen: str = ""  # what the evidence says
-    before: str = ""  # in front of the command that runs the doctor
+    on: str = ""  # the host the script runs on, if it is another one
+    after: str = ""  # a script to run there when the fault is mended
+    alone: bool = False  # stops Dispatch on the other hosts meanwhile
+    seen: str = ""  # text that the evidence has to contain
+    before: str = ""  # put in front of the doctor's command
     python: str = "python3"
 
 
 def setting(variable: str, value: str) -> str:
-    """Change what the service is told, as somebody does by hand."""
+    """Change one of the service's settings by hand."""
     file = "/etc/dispatch/environment"
     return f"""sed -i '/^{variable}=/d' {file} && echo '{variable}="{value}"' >> {file}; {RESTART}"""
 
@@ -173,7 +173,7 @@ FAULTS = [
         seen="of disk left",
     ),
     Fault("broker-alarm", "rabbitmqctl set_vm_memory_high_watermark 0.0001", on=BROKER, seen="of memory"),
-    # Twenty seconds later the broker gives the silent consumer up; nobody asks this program whether it lives.
+    # The broker gives up the silent consumer after twenty seconds. systemd's watchdog does not watch this program.
     Fault("no-consumer", "systemctl kill -s STOP dispatch", MANUAL, alone=True, seen="has no consumer"),
 ]
 
@@ -185,7 +185,7 @@ def names() -> list[str]:
 
 @contextmanager
 def ward(clinic: Clinic, host: str, alone: bool) -> Iterator[None]:
-    """A host that is healthy before, and made so after."""
+    """A host that is healthy before the block, and is made healthy after it."""
     others = [name for name in (PLAIN, TLS, MANUAL) if name != host] if alone else []
     for name in others:
         clinic.run(name, "systemctl stop dispatch")
@@ -198,7 +198,7 @@ def ward(clinic: Clinic, host: str, alone: bool) -> Iterator[None]:
 
 
 def named(report: dict[str, Any], host: str) -> str:
-    """What is named first; on the host set up by hand the password in the unit is always named, too."""
+    """The first finding; on the host set up by hand, the password in the unit is always another one."""
     findings = [finding["id"] for finding in report["findings"]]
     if host == MANUAL and findings[1:] and findings[0] == "password-readable":
         return str(findings[1])
@@ -232,7 +232,7 @@ def test_a_fault_is_named_first_and_its_fix_mends_it(clinic: Clinic, fault: Faul
             finding = expect(clinic, fault.host, fault.id, fault.seen, python=fault.python)
             provisioned = finding["fix"]["where"] == "controller"
             clinic.apply(fault.host, finding["fix"])
-            # A host the play has taken over has no password in its unit any more.
+            # Once the play has taken the host over, its unit no longer holds a password.
             expect(clinic, fault.host, "healthy" if provisioned else healthy)
         finally:
             if fault.after:
@@ -281,7 +281,7 @@ def test_a_queue_declared_otherwise(clinic: Clinic) -> None:
 
 
 def test_a_host_that_does_not_consume_while_others_do(clinic: Clinic) -> None:
-    # Refused for long enough that the service waits before it tries again; then nothing hinders it any more.
+    # After many refusals the service waits long before it tries again, so it is idle although the cause is gone.
     with ward(clinic, PLAIN, alone=False):
         clinic.run(BROKER, "rabbitmqctl add_user slow slow-password")
         password = clinic.run(PLAIN, "cat /etc/dispatch/credentials/amqp_password")
@@ -314,7 +314,7 @@ def test_a_consumer_that_holds_orders_without_progress(clinic: Clinic) -> None:
         def hold() -> None:
             try:
                 channel.start_consuming()
-            except Exception:  # whatever ends it: the broker closes the connection
+            except Exception:  # any error means that the broker has closed the connection
                 ended.set()
 
         thread = threading.Thread(target=hold)
@@ -336,7 +336,7 @@ def test_orders_that_are_tried_again_and_again(clinic: Clinic) -> None:
         expect(clinic, PLAIN, "healthy")
         clinic.publish(count=3)
         clinic.apply(PLAIN, expect(clinic, PLAIN, "retry-backlog", "closed:hook")["fix"])
-        clinic.run(PLAIN, f"rm -f {RELEASE}/closed.py")  # gone where the fix has built the release anew
+        clinic.run(PLAIN, f"rm -f {RELEASE}/closed.py")  # already gone if the fix has rebuilt the release
         expect(clinic, PLAIN, "healthy", seconds=330)
 
 
@@ -390,7 +390,7 @@ def issued(days: int, signer: tuple[bytes, bytes] | None = None) -> tuple[bytes,
 
 
 def test_a_clock_that_is_off(clinic: Clinic) -> None:
-    # Containers share the machine's clock, so only the doctor's is moved; the fix would set the machine's.
+    # Containers share the machine's clock, so only the doctor's is moved, and the fix, which would set it, is not run.
     with ward(clinic, PLAIN, alone=False):
         clinic.run(PLAIN, "apt-get update -qq && apt-get install -qq -y --no-install-recommends faketime")
         report = clinic.examine(PLAIN, before="faketime -f +600s")

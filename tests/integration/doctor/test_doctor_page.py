@@ -26,7 +26,7 @@ FLOW_SEEN = {**FLOW, "retry": 3, "dead": 2, "ready": 1234, "consumers": 2}
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-# Of every piece of text that shows: its contrast to what is painted behind it (WCAG 2.2, 1.4.3).
+# The script measures, for every visible piece of text, its contrast to what is painted behind it (WCAG 2.2, 1.4.3).
 EXAMINE = """
 const luminance = colour => {
   const parts = colour.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255)
@@ -72,7 +72,7 @@ def browse(chromium: str, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Shows a page in a frame of some width, and returns what EXAMINE finds and what the console said."""
 
     def show(page: str, width: int, dark: bool) -> dict[str, Any]:
-        quoted = json.dumps(page).replace("</", "<\\/")  # else it would end the script
+        quoted = json.dumps(page).replace("</", "<\\/")  # a </script> in the page would end the script
         script = f"""
             const frame = document.querySelector('iframe');
             frame.onload = () => {{

@@ -1,4 +1,4 @@
-"""The doctor on the hosts of every integration test: silent where all is well; a few faults, told and mended."""
+"""The doctor on the hosts of every integration test: silent if all is well; it names a few faults and mends them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service that says its greeting, and once it is asked at /ready, that it is ready."""
+"""A service that answers every request with its greeting, so that it is ready as soon as it answers."""
 
 from __future__ import annotations
 
