@@ -103,7 +103,7 @@ def test_as_many_may_fail_as_the_inventory_says(client: docker.DockerClient, inv
     # no host might fail, the other one would not switch.
     rollout = {"dispatch_artifact": str(newer), "dispatch_serial": [1, 2], "dispatch_max_fail_percentage": 50}
     failing = client.containers.get(MEMBERS[1])
-    lock = f"/run/lock/{release(newer)}.build"
+    lock = f"/run/{release(newer)}.build"
     assert execute(failing, "systemd-run", "--unit=holds-the-lock", "flock", lock, "sleep", "infinity")[0] == 0
     run = playbook("dispatch", "-e", json.dumps(rollout), inventory=inventory)
     assert execute(failing, "systemctl", "stop", "holds-the-lock")[0] == 0
