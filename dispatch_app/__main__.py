@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,20 @@ def doctor(args: argparse.Namespace) -> int:
 
 def drain(args: argparse.Namespace) -> int:
     """Wait until no order is left on the broker, before this host is pointed at another one."""
-    from .drain import drain
+    from .drain import UncountableError, drain, in_hand
 
     settings = configuration.load(os.environ)
-    left = _connected(settings, lambda parameters: drain(settings, parameters, args.timeout))
+    try:
+        left = _connected(
+            settings, lambda parameters: drain(settings, parameters, args.timeout, lambda: in_hand(settings))
+        )
+    except UncountableError as error:
+        print(f"failed: {error}.", file=sys.stderr)
+        return 1
     if left:
         print(f"{left} messages are left after {args.timeout:g} s; see that a consumer runs", file=sys.stderr)
         return 1
-    print(f"{settings.queue} is empty, and no order waits to be tried again")
+    print(f"{settings.queue} is empty, and no order is in hand here or waits to be tried again")
     return 0
 
 
@@ -135,6 +142,48 @@ def dead(args: argparse.Namespace) -> int:
             box.close()
 
     return int(_connected(settings, work))
+
+
+def export(args: argparse.Namespace) -> int:
+    """Move dead letters out of the queue into a file."""
+    from . import letterfile
+    from .deadletters import DeadLetters
+
+    settings, path = configuration.load(os.environ), args.file or _new_letter_file()
+
+    def work(parameters: Any) -> int:
+        with closing(DeadLetters(settings, parameters)) as box:
+            return letterfile.export(box, box.letters(args.id, args.reason), path)
+
+    count = _connected(settings, work)
+    print(f"{count} dead letters moved to {path}; `dispatch dead import` puts them back" if count else "0 dead letters")
+    return 1 if args.id and not count else 0
+
+
+def restore(args: argparse.Namespace) -> int:
+    """Put the dead letters of a file back into the dead-letter queue."""
+    from . import letterfile
+    from .deadletters import DeadLetters
+
+    settings = configuration.load(os.environ)
+
+    def work(parameters: Any) -> tuple[int, int]:
+        with closing(DeadLetters(settings, parameters)) as box:
+            return letterfile.restore(box, args.file)
+
+    try:
+        put, there = _connected(settings, work)
+    except letterfile.LetterFileError as error:
+        print(f"failed: {error}.", file=sys.stderr)
+        return EX_DATAERR
+    print(f"{put} dead letters put back into the dead-letter queue, {there} were there already")
+    return 0
+
+
+def _new_letter_file() -> Path:
+    """A file of this moment in the service's own directory, which is the one place where its user may write."""
+    now = datetime.now(timezone.utc)
+    return configuration.ledger_path(os.environ).with_name(f"dead-letters-{now:%Y%m%dT%H%M%SZ}.jsonl")
 
 
 def backup(args: argparse.Namespace) -> int:
@@ -235,22 +284,30 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--id", help="the order with this id")
     sub.add_argument("--user", help="orders of this user")
     sub.add_argument("--json", **as_json)
-    action = group(command("dead", "List, show, replay or purge dead letters."), "action")
+    action = group(command("dead", "List, show, replay, export, import or purge dead letters."), "action")
     for name, text in (
         ("list", "List dead letters and why they failed."),
         ("show", "Show dead letters with their properties and bodies."),
         ("replay", "Put dead letters back into the order queue."),
+        ("export", "Move dead letters out of the queue into a new file."),
         ("purge", "Remove dead letters for good."),
     ):
-        sub = action(name, text, dead)
+        sub = action(name, text, export if name == "export" else dead)
         which = sub.add_mutually_exclusive_group(required=name != "list")
         which.add_argument("--id", help="the one with this id, or those of the order with this id")
         which.add_argument("--reason", help="those that failed for this reason")
         which.add_argument("--all", action="store_true", help="all of them")
-        if name == "list":
+        if name == "export":
+            sub.add_argument(
+                "file", type=Path, nargs="?", metavar="FILE",
+                help="the file to create (beside the ledger, named after this moment)",
+            )  # fmt: skip
+        elif name == "list":
             sub.add_argument("--json", **as_json)
         elif name != "show":
             sub.add_argument("--dry-run", action="store_true", help="count them, and change nothing")
+    sub = action("import", "Put the dead letters of a file back into the dead-letter queue.", restore)
+    sub.add_argument("file", type=Path, metavar="FILE", help="a file that `dispatch dead export` has written")
     action = group(command("ledger", "Work on the ledger."), "action")
     sub = action("backup", "Copy the ledger to a new file while it is in use.", backup)
     sub.add_argument("file", type=Path, metavar="FILE", help="the file to create")

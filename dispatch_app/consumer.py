@@ -153,6 +153,7 @@ class Consumer:
             if not self._scheduled:
                 self._schedule(wait)
             return
+        self._count()  # the hook may take long, and `dispatch drain` has to know of the order that it has
         try:
             try:
                 self._check()

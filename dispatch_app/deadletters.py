@@ -49,10 +49,18 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+class Message(NamedTuple):
+    """A message as the broker keeps it: its encoded property list, and its body."""
+
+    raw: bytes
+    body: bytes
+
+
 class Letter(NamedTuple):
     """One dead letter: the original message, and the notes on why it failed."""
 
     tag: int
+    stored: Message  # as it lies in the queue, with the notes among its properties
     raw: bytes
     body: bytes
     notes: dict[str, Any]
@@ -91,7 +99,7 @@ class DeadLetters:
             method, props, body = self._channel.basic_get(queue)
             if method is None:
                 return
-            letter = Letter(method.delivery_tag, *envelope.unwrap(props.raw, body))
+            letter = Letter(method.delivery_tag, Message(props.raw, body), *envelope.unwrap(props.raw, body))
             notes = letter.notes
             if key in (None, notes.get("id"), notes.get("order-id")) and reason in (None, notes.get("reason")):
                 yield letter
@@ -108,6 +116,14 @@ class DeadLetters:
         raw, body = envelope.wrap(letter.raw, letter.body, notes, envelope.IN_PLACE, frame_max)
         self._channel.basic_publish("", self._settings.queue, body, RawProperties(raw), mandatory=True)
         self.drop(letter)
+
+    def put(self, message: Message) -> None:
+        """Put a message into the dead-letter queue; return once that is confirmed.
+
+        Raises pika's UnroutableError where there is no such queue, or NackError.
+        """
+        queue = topology.dead_queue(self._settings)
+        self._channel.basic_publish("", queue, message.body, RawProperties(message.raw), mandatory=True)
 
     def drop(self, letter: Letter) -> None:
         """Remove a letter for good."""

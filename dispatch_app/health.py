@@ -81,7 +81,7 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
             yield counter("orders_duplicate", "Orders that had been recorded before", state.duplicates)
             yield counter("orders_retried", "Orders put in a retry queue", state.retried)
             yield counter("orders_dead", "Orders put in the dead-letter queue", state.dead)
-            yield gauge("orders_in_flight", "Deliveries not acknowledged after the last batch", state.in_flight)
+            yield gauge("orders_in_flight", "Deliveries not acknowledged", state.in_flight)
             yield histogram("batch_orders", "Orders per commit", state.batch)
             yield histogram("ack_seconds", "From the oldest of some deliveries to their acknowledgement", state.ack)
             yield counter("connections", "Connections opened", state.connections)

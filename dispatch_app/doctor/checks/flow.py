@@ -87,12 +87,12 @@ def dead_letters(case: Case) -> Finding | None:
     reasons = {match[1]: case.process.counters[match[0]] for match in found if match}
     why = ", ".join(f"{count:.0f} {reason}" for reason, count in sorted(reasons.items()))
     seen = f"{depth.ready} in {name}" + (f"; this process put there: {why}" if why else "")
-    keep = f"{NAME} dead show --all > /root/dead-letters.json && {NAME} dead purge --all"
     cause = (
         "Messages that could not be dispatched wait for somebody to look at them. `dispatch dead replay` puts them "
-        "back once their cause is mended; this takes them out, into a file."
+        "back once their cause is mended; this moves them out of the queue into a new file, from which `dispatch dead "
+        "import` puts them back."
     )
-    return Finding(seen, cause, keep)
+    return Finding(seen, cause, f"{NAME} dead export --all")
 
 
 CHECKS = (

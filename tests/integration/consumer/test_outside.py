@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,57 @@ def test_dead_letters_are_replayed_once_their_cause_is_mended(broker: Broker, se
     assert service.command("dead", "purge", "--all").stdout == "1 dead letters purged\n"
     assert service.command("dead", "list", "--json").stdout == ""
     assert service.command("dead", "replay", "--id", "one").returncode == 1
+
+
+def test_dead_letters_go_into_files_and_come_back(broker: Broker, service: Service, tmp_path: Path) -> None:
+    service.start()
+    service.await_ready()
+    bodies = [b"no order", b"\xff\x00 no text", b'{"orderid": 7e999}']
+    broker.publish(*bodies)
+    until(lambda: service.metric("dispatch_orders_dead_total") == 3)
+    before = sorted(service.command("dead", "show", "--all").stdout.split("\n}\n"))
+
+    kept = tmp_path / "kept.jsonl"
+    first = service.command("dead", "export", "--all", str(kept))
+    assert first.stdout == f"3 dead letters moved to {kept}; `dispatch dead import` puts them back\n"
+    assert service.command("dead", "list", "--json").stdout == ""
+    assert "File exists" in service.command("dead", "export", "--all", str(kept)).stderr
+    for put, there in ((3, 0), (0, 3)):
+        done = service.command("dead", "import", str(kept))
+        assert done.stdout == f"{put} dead letters put back into the dead-letter queue, {there} were there already\n"
+    assert sorted(service.command("dead", "show", "--all").stdout.split("\n}\n")) == before
+
+
+@pytest.mark.parametrize("service", [{"DISPATCH_HOOK": f"{hooks.__name__}:gate"}], indirect=True)
+def test_drain_counts_the_order_that_the_hook_has(broker: Broker, service: Service, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    service.environment[hooks.AWAY] = str(gate)
+    service.start()
+    service.await_ready()
+    broker.publish(order("gate"))
+    left = service.command("drain", "--timeout", "5")
+    assert left.returncode == 1
+    assert "1 messages left, 0 of them to be tried again and 1 in hand here; 1 consumers" in left.stdout
+    gate.unlink()
+    assert service.command("drain", "--timeout", "60").returncode == 0
+    assert [row[0] for row in service.dispatched()] == ["gate"]
+
+
+@pytest.mark.long
+def test_drain_counts_orders_that_are_held_for_the_ledger(broker: Broker, service: Service) -> None:
+    service.start()
+    service.await_ready()
+    with closing(sqlite3.connect(service.ledger, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        broker.publish(*(order(f"order-{number}") for number in range(100)))
+        service.await_trouble("ledger")
+        left = service.command("drain", "--timeout", "5")
+        assert left.returncode == 1
+        assert "100 in hand here" in left.stdout
+        other.execute("ROLLBACK")
+    assert service.command("drain", "--timeout", "60").returncode == 0
+    assert len(service.dispatched()) == 100
 
 
 def test_drain_waits_for_the_last_order(broker: Broker, service: Service) -> None:

@@ -346,7 +346,11 @@ def test_dead_letters(clinic: Clinic) -> None:
         finding = expect(clinic, PLAIN, "dead-letters", "2 in orders.dead; this process put there: ")
         clinic.apply(PLAIN, finding["fix"])
         expect(clinic, PLAIN, "healthy")
-        assert "not json" in clinic.run(PLAIN, "cat /root/dead-letters.json")
+        # A second time, the fix does not touch what it has kept the first time.
+        clinic.publish(b"nor this")
+        clinic.apply(PLAIN, expect(clinic, PLAIN, "dead-letters", "1 in orders.dead")["fix"])
+        kept = clinic.run(PLAIN, "cat /var/lib/dispatch/dead-letters-*.jsonl")
+        assert all(f'"body": "{body}"' in kept for body in ("not json", "[]", "nor this"))
 
 
 def test_a_certificate_that_is_not_trusted(clinic: Clinic) -> None:

@@ -1,5 +1,6 @@
 """Waiting for the queues to be empty: what counts, what is said, when it ends."""
 
+import subprocess
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,7 @@ import pika
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
-from dispatch_app import drain
+from dispatch_app import drain, status
 from dispatch_app.settings import load
 
 SETTINGS = load({"AMQP_HOST": "mq", "AMQP_PASS": "s3cret-word"})
@@ -19,7 +20,8 @@ class Broker:
 
     is_open = True
 
-    def __init__(self, **counts: list[int | None]) -> None:
+    def __init__(self, consumers: int = 1, **counts: list[int | None]) -> None:
+        self._consumers = consumers
         self._counts = {name.replace("_", "."): list(values) for name, values in counts.items()}
         self.now = 0.0
 
@@ -32,7 +34,7 @@ class Broker:
         count = counts.pop(0) if len(counts) > 1 else counts[0]
         if count is None:
             raise ChannelClosedByBroker(404, "NOT_FOUND")
-        return SimpleNamespace(method=SimpleNamespace(message_count=count, consumer_count=1))
+        return SimpleNamespace(method=SimpleNamespace(message_count=count, consumer_count=self._consumers))
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -41,12 +43,16 @@ class Broker:
         pass
 
 
+def never() -> int:
+    return 0
+
+
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Broker, float | None], int]:
-    def run(broker: Broker, timeout: float | None) -> int:
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def run(broker: Broker, timeout: float | None, in_hand: Callable[[], int | None] = never) -> int:
         monkeypatch.setattr(pika, "BlockingConnection", lambda _: broker)
         monkeypatch.setattr(drain, "time", SimpleNamespace(monotonic=lambda: broker.now))
-        return drain.drain(SETTINGS, pika.ConnectionParameters(), timeout)
+        return drain.drain(SETTINGS, pika.ConnectionParameters(), timeout, in_hand)
 
     return run
 
@@ -67,6 +73,40 @@ def test_orders_to_be_tried_again_are_waited_for(run: Any) -> None:
 
 def test_it_gives_up_in_time_and_tells_what_is_left(run: Any) -> None:
     assert run(Broker(orders=[5], orders_retry_1s=[2]), 2.0) == 7
+
+
+def test_orders_that_are_delivered_and_not_acknowledged_are_waited_for(run: Any) -> None:
+    held = iter([5, 5, 2, 0])
+    broker = Broker()
+    assert run(broker, None, lambda: next(held, 0)) == 0
+    assert broker.now == 1.0 + drain.QUIET
+    assert run(Broker(), 4.0, lambda: 5) == 5
+
+
+def test_a_service_that_does_not_tell_what_it_has_is_not_taken_for_idle(run: Any) -> None:
+    with pytest.raises(drain.UncountableError, match=r"http://127\.0\.0\.1:9672/metrics does not tell"):
+        run(Broker(), None, lambda: None)
+    # It may have restarted a moment ago.
+    held = iter([None] * 20)
+    assert run(Broker(), None, lambda: next(held, 0)) == 0
+
+
+def test_where_nobody_consumes_nobody_has_an_order_in_hand(run: Any) -> None:
+    assert run(Broker(consumers=0), None, lambda: None) == 0
+
+
+def test_the_service_is_asked_by_http_and_systemd_where_it_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pid = "0"
+    answers = {"http://127.0.0.1:9672/metrics": {"dispatch_orders_in_flight": 7.0}}
+    monkeypatch.setattr(status, "counters", lambda url: answers.get(url, {}))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=f"{pid}\n"))
+    assert drain.in_hand(SETTINGS) == 7
+    answers.clear()
+    assert drain.in_hand(SETTINGS) == 0
+    pid = "4711"
+    assert drain.in_hand(SETTINGS) is None
 
 
 def test_a_queue_that_does_not_exist_is_empty(run: Any) -> None:
