@@ -89,10 +89,12 @@ bench-provision: dist/dispatch.zip ## Four ways to provision Dispatch on 1, 4 an
 # and for each take the hash that this prints:
 #   pip download --no-deps --only-binary :all: --dest build NAME==VERSION && pip hash build/*.whl
 .PHONY: lock
-lock: $(READY) ## Renew requirements.txt and requirements-dev.txt from pyproject.toml
-	python -m pip install --quiet pip-tools
-	pip-compile $(LOCK) --output-file requirements.txt pyproject.toml
-	pip-compile $(LOCK) --extra app --extra lab --extra test --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+lock: ## Renew requirements.txt, requirements-dev.txt and requirements-lock.txt
+	python3 -m venv --clear build/lock
+	build/lock/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-lock.txt
+	build/lock/bin/pip-compile $(LOCK) --output-file requirements.txt pyproject.toml
+	build/lock/bin/pip-compile $(LOCK) --extra app --extra lab --extra test --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	echo pip-tools | build/lock/bin/pip-compile $(LOCK) --output-file requirements-lock.txt -
 
 LOCK := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
