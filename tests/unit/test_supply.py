@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from importlib.resources import files
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,7 @@ def test_collections_are_those_that_the_tests_run_with() -> None:
     installed = {}
     for one in required:
         namespace, name = one["name"].split(".")
-        manifest = files("ansible_collections") / namespace / name / "MANIFEST.json"
+        manifest = Path(sysconfig.get_path("purelib"), "ansible_collections", namespace, name, "MANIFEST.json")
         installed[one["name"]] = json.loads(manifest.read_text())["collection_info"]["version"]
     assert {one["name"]: one["version"] for one in required} == installed
 
