@@ -21,7 +21,7 @@ from deploys.facts import State
 def dispatch() -> None:
     """Provision Dispatch on the hosts of its group, as the role `dispatch` does.
 
-    Every value of every host is checked before the first host changes. Raises PyinfraError in the words of the role.
+    The values of all hosts are checked before the first one changes. Raises PyinfraError in the words of the role.
     """
     if GROUP not in host.groups:
         return

@@ -163,6 +163,7 @@ def test_a_node_that_rabbitmqctl_can_t_reach_is_told_with_the_next_step(site: Si
     assert "systemctl restart rabbitmq-server" in said
 
 
+@pytest.mark.long
 def test_a_renamed_host_is_named_before_an_empty_node_looks_healthy(site: Site) -> None:
     with site.channel() as channel:
         channel.queue_declare("orders", durable=True)
@@ -181,6 +182,7 @@ def test_a_renamed_host_is_named_before_an_empty_node_looks_healthy(site: Site) 
         channel.queue_declare("orders", passive=True)
 
 
+@pytest.mark.long
 def test_with_tls_the_clear_ports_close_and_our_own_certificates_are_renewed(site: Site) -> None:
     site.tls.mkdir()
     wanted = {

@@ -62,6 +62,7 @@ def test_an_instance_provisions_itself(lab: TestLab, instance: Container) -> Non
     for old, new in {
         "10.0.1.20": BROKER,
         "https://git.example.com/roboshop/dispatch.git": REPOSITORY,
+        "0" * 40: run(instance, f"git -C {REPOSITORY} rev-parse main").strip(),
         "[git, python3.11]": "[git, python3-venv]",
         "/usr/bin/python3.11": "/usr/bin/python3",
     }.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import stat
 from pathlib import Path
@@ -24,18 +25,29 @@ def provision(evidence: str, cause: str, playbook: str = "dispatch") -> Finding:
 
 
 def rebuild(case: Case, evidence: str, cause: str) -> Finding:
-    """Make the venv anew as the role app_release does; without an interpreter for it the play has to bring one."""
+    """Make the venv anew as the role app_release does; the play does it where that needs an interpreter first.
+
+    So it does where others than root can write to the release, because the fix runs as root.
+    """
     release, interpreter = case.host.release, case.host.new_interpreter
-    if interpreter is None or not (release / "requirements.txt").exists():
+    requirements, carried = release / "requirements.txt", next(iter(release.glob("installer/pip-*.whl")), None)
+    used = [*release.resolve().parents, release, requirements, *([carried.parent, carried] if carried else [])]
+    if interpreter is None or not requirements.exists() or not all(map(_is_root_s, used)):
         return provision(evidence, cause)
     wheels = "--no-index --find-links wheels " if (release / "wheels").is_dir() else ""
-    # As the role app_release does: with pip where the release carries it, or else with the distribution's.
-    carried = next(iter(release.glob("installer/pip-*.whl")), None)
+    # As the role app_release does: with pip where the release carries it, or else with the distribution's; with -I,
+    # because root must not take a file of the release for a module of Python's.
     without, pip = ("--without-pip ", shlex.quote(f"installer/{carried.name}/pip")) if carried else ("", "-m pip")
-    install = f"venv/bin/python {pip} install --quiet {wheels}-r requirements.txt"
+    install = f"venv/bin/python -I {pip} install --quiet --only-binary :all: {wheels}-r requirements.txt"
     # Not with --clear: the venv would remember that, and differ from the one that was built.
-    venv = f"rm -rf venv && {interpreter} -m venv {without}venv"
+    venv = f"rm -rf venv && {interpreter} -I -m venv {without}venv"
     return Finding(evidence, cause, f"cd {quoted(release)} && {venv} && {install} && {RESTART}")
+
+
+def _is_root_s(path: Path) -> bool:
+    """Whether nobody but root can write to a path, or replace what is root's below it. Raises OSError."""
+    found = path.stat()
+    return found.st_uid in (0, os.geteuid()) and (not found.st_mode & 0o022 or bool(found.st_mode & stat.S_ISVTX))
 
 
 def reinstall(case: Case, evidence: str, cause: str) -> Finding:

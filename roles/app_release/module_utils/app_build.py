@@ -19,12 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_releases import ACTIVATED, COMPLETE, DAMAGED, digest, live, stands
+from ansible.module_utils.app_releases import ACTIVATED, COMPLETE, DAMAGED, digest, exposed, live, stands
+from ansible.module_utils.app_requirements import RequirementError, requirements
 
 # Only root can write here. In /run/lock any user could open the lock and hold it for ever.
 LOCKS = Path("/run")
 FULL = 10 << 20  # octets; a disk with fewer of them free counts as full
 ROOT = 0
+NO_WHEEL = "No matching distribution found"  # so says pip, also of a package that is there, but not as a wheel
+# No program starts in a release's directory, so that neither Python nor pip takes a file there for one of its own.
+ELSEWHERE = "/"
 
 
 class BuildError(Exception):
@@ -68,7 +72,7 @@ def build(plan: Plan) -> bool:
 
 
 def _require_own_directory(releases: Path) -> None:
-    """Refuse a directory of another owner, because root executes its content. Raises BuildError."""
+    """Refuse directories that others could write to, because root executes what is in them. Raises BuildError."""
     if releases.is_symlink() or (releases.exists() and not releases.is_dir()):
         raise BuildError(f"{releases} is no directory; move it away, then run the play again")
     releases.mkdir(exist_ok=True, mode=0o755)
@@ -78,6 +82,12 @@ def _require_own_directory(releases: Path) -> None:
             f"{releases} can be written to by others than root, who may have put programs there. Look at what stands "
             f"in it, then remove it (rm -r {releases}) or make it root's alone (chown -R root: {releases}; chmod 755 "
             f"{releases}), and run the play again"
+        )
+    parent = exposed(releases)
+    if parent:
+        raise BuildError(
+            f"{parent} can be written to by others than root, who could put another directory in the place of "
+            f"{releases}. Make it root's alone (chown root: {parent}; chmod go-w {parent}), and run the play again"
         )
 
 
@@ -179,36 +189,54 @@ def _unpack(plan: Plan) -> None:
     except Exception as error:  # zipfile has a dozen kinds of them, by what is damaged
         raise BuildError(f"the artifact can't be unpacked: {str(error) or type(error).__name__}") from error
     copy.unlink()
+    for name in ("venv", COMPLETE, ACTIVATED):
+        if os.path.lexists(plan.release / name):
+            raise BuildError(f"the artifact holds {name}, which is made on the host; leave it out, and zip it again")
 
 
 def _make_venv(plan: Plan) -> None:
-    """Make the release's venv and install what its requirements.txt names."""
-    release = plan.release
+    """Make the release's venv and install what its requirements.txt names.
+
+    Only wheels are installed, since pip runs code of all other packages while it builds them. The artifact's SHA-256
+    covers the wheels that it carries; those from an index need hashes of their own.
+    """
+    release, venv = plan.release, plan.release / "venv"
     # An artifact that carries pip needs neither the distribution's pip nor one in its venv.
     carried = sorted(release.glob("installer/pip-*.whl"))
-    _run(plan, plan.interpreter, "-I", "-m", "venv", *(["--without-pip"] if carried else []), "venv")
-    pip = [str(carried[0] / "pip")] if carried else ["-m", "pip"]
     # An artifact that carries its wheels needs no index.
-    offline = ["--no-index", "--find-links", "wheels"] if (release / "wheels").is_dir() else []
+    offline = (release / "wheels").is_dir()
+    source = ["--no-index", "--find-links", str(release / "wheels")] if offline else ["--require-hashes"]
+    checked = release / ".requirements.txt"
+    try:
+        # pip reads what was checked, and not the file itself, which it might understand in another way.
+        checked.write_text("\n".join(requirements(release / "requirements.txt", not offline)), encoding="utf-8")
+    except RequirementError as error:
+        raise BuildError(str(error)) from error
+    _run(plan, plan.interpreter, "-I", "-m", "venv", *(["--without-pip"] if carried else []), str(venv))
+    pip = [str(carried[0] / "pip")] if carried else ["-m", "pip"]
     _run(
-        plan, str(release / "venv/bin/python"), "-I", *pip, "install", "--quiet", "--no-input", "--no-cache-dir",
-        "--disable-pip-version-check", "--requirement", "requirements.txt", *offline,
+        plan, str(venv / "bin/python"), "-I", *pip, "install", "--quiet", "--no-input", "--no-cache-dir",
+        "--disable-pip-version-check", "--only-binary", ":all:", *source, "--requirement", str(checked),
     )  # fmt: skip
-    # Bytecode has to be compiled now, because the service can't write here.
-    _run(plan, str(release / "venv/bin/python"), "-I", "-m", "compileall", "-q", "-x", "/venv/", str(release))
+    checked.unlink()
+    # Bytecode has to be compiled now, because the service can't write here. With -S no .pth file of a package is run.
+    _run(plan, str(venv / "bin/python"), "-IS", "-m", "compileall", "-q", "-x", "/venv/", str(release))
 
 
 def _run(plan: Plan, *command: str) -> None:
-    """Run a command in the release's directory. Raises BuildError with its output."""
+    """Run a command. Raises BuildError with its output."""
     # A URL with a password must not stand on a command line, which every user can read.
     settings = {"PIP_INDEX_URL": plan.index_url, "PIP_CERT": plan.ca_bundle}
     environment = {**os.environ, **{name: value for name, value in settings.items() if value}}
     done = subprocess.run(
-        command, cwd=plan.release, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        command, cwd=ELSEWHERE, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     if done.returncode:
-        raise BuildError(done.stdout.strip() or f"`{' '.join(command)}` failed with exit code {done.returncode}")
+        said = done.stdout.strip() or f"`{' '.join(command)}` failed with exit code {done.returncode}"
+        if NO_WHEEL in said:
+            said += "\nOnly wheels are installed, because building any other package would run its code as root."
+        raise BuildError(said)
 
 
 def _give_to_root(release: Path) -> None:

@@ -64,21 +64,42 @@ def _lines(path: bytes, name: bytes) -> Iterator[bytes]:
 
 def stands(release: Path, sha256: str = "") -> bool:
     """Whether a release is complete and unchanged since (and, if `sha256` is given, built from that artifact)."""
-    marker = release / COMPLETE
     try:
-        if marker.stat().st_uid != os.geteuid():
+        if not _is_own(release / COMPLETE) or exposed(release.parent):
             return False  # only root's mark can be trusted
-        artifact, content, *_ = [*marker.read_text(encoding="ascii").split("\n"), "", ""]
+        artifact, content, *_ = [*(release / COMPLETE).read_text(encoding="ascii").split("\n"), "", ""]
     except (OSError, UnicodeDecodeError):
         return False
     return (not sha256 or artifact == sha256) and content == digest(release)
 
 
+def exposed(directory: Path) -> Path | None:
+    """The first directory, from ``/`` down to this one, in which others than root could replace a name; None if none.
+
+    A sticky directory such as ``/tmp`` is none: there, only its owner can replace what root owns (unlink(2)). Raises
+    FileNotFoundError.
+    """
+    real = directory.resolve(strict=True)
+    for place in (*reversed(real.parents), real):
+        found = place.stat()
+        shared = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+        if shared or found.st_uid not in (0, os.geteuid()):
+            return place
+    return None
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is this process's, which is root's."""
+    return path.lstat().st_uid == os.geteuid()
+
+
 def complete(home: Path) -> list[Release]:
-    """The releases that have been built to the end, in the order of their ids."""
-    marks = (home / "releases").glob(f"*/{COMPLETE}")
+    """The releases that have been built to the end, in the order of their ids; none where others could replace them."""
+    marks = list((home / "releases").glob(f"*/{COMPLETE}"))
+    if marks and exposed(home / "releases"):
+        return []
     # What a build has put aside is not a release.
-    paths = sorted(mark.parent for mark in marks if mark.parent.suffix != DAMAGED)
+    paths = sorted(mark.parent for mark in marks if mark.parent.suffix != DAMAGED and _is_own(mark))
     return [Release(path.name, _time(path / COMPLETE), _time(path / ACTIVATED)) for path in paths]
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils import app_comparison, app_host
+from ansible.module_utils.app_ownership import claim, take
 from ansible.module_utils.app_proof import (
     JOURNAL_LINES,
     Service,
@@ -87,8 +88,10 @@ def _switch_alone(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Ou
             return Outcome(
                 f"{service.current} is a {what}, and has to be a symbolic link; move it away, then run the play again"
             )
+        claimed = claim(service)
         if not rebuilt and not differs(wanted, release):
-            return keep(wanted)
+            kept = keep(wanted)
+            return replace(kept, changed=kept.changed or claimed)
         try:
             staged = stage(service, app_comparison.files(wanted))
         except OSError as error:
@@ -110,9 +113,7 @@ def keep(wanted: Mapping[str, Any]) -> Outcome:
     changed = False
     for path, mode in app_comparison.directories(wanted).items():
         if app_host.differences(path, {"mode": mode}):
-            path.mkdir(exist_ok=True)
-            os.chown(path, 0, 0)
-            path.chmod(int(mode, 8))
+            take(path, int(mode, 8))
             changed = True
     name, booted = wanted["name"], app_host.BOOTED.is_dir()
     if not app_host.enabled(name):

@@ -18,7 +18,7 @@ from ansible.module_utils import app_build, app_releases
 INTERPRETER = """#!/bin/sh
 echo "$PIP_INDEX_URL|$PIP_CERT|$*" >> "$LOG"
 case $3 in
-  venv) mkdir -p venv/bin && cp "$0" venv/bin/python ;;
+  venv) for venv; do :; done; mkdir -p "$venv/bin" && cp "$0" "$venv/bin/python" ;;
   pip) echo "no such package"; exit ${FAIL:-0} ;;
 esac
 """

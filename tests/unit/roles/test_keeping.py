@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible.module_utils import app_host, app_switching
 
-from tests.unit.roles.hosts import Kept
+from tests.unit.roles.hosts import Kept, assert_restored
 
 
 def test_a_host_that_is_as_wanted_is_left_alone(kept: Kept) -> None:
@@ -67,3 +67,29 @@ def test_in_an_image_a_service_is_enabled_and_not_started(kept: Kept, monkeypatc
     assert kept.keep() == app_switching.Outcome(changed=True)
     assert kept.commands == [("systemctl", "enable", "dispatch")]
     assert kept.keep() == app_switching.Outcome()
+
+
+@pytest.mark.parametrize("name", ["previous", "previous.half", "next.spare"])
+def test_a_saved_state_that_others_could_have_put_there_is_dropped(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    theirs = kept.service.configuration / name
+    theirs.mkdir()
+    (theirs / "unit").write_text("theirs")
+    kept.service.configuration.chmod(0o777)
+    kept.wanted["check"] = "check"
+    monkeypatch.setattr(app_switching, "failed_check", lambda *_: "no such host")
+    assert kept.keep() == app_switching.Outcome(changed=True)
+    kept.assert_live("new")
+    assert kept.service.configuration.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_saved_state_that_root_alone_could_have_put_there_is_put_back(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.service.backup.mkdir()
+    (kept.service.backup / "unit").write_text("of the switch before")
+    kept.wanted["check"] = "check"
+    monkeypatch.setattr(app_switching, "failed_check", lambda *_: "no such host")
+    assert_restored(kept.keep())
+    assert kept.live["unit"].read_text() == "of the switch before"
