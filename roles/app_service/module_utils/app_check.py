@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -148,7 +149,8 @@ def _causes(service: Service, status: str, drop_ins: list[str]) -> Iterator[str]
         yield (
             f"{state} is a symbolic link, which systemd does not take for the directory of a service's state. Mount "
             f"the directory it leads to in its place (systemctl stop {service.name}; rm {state} && mkdir {state} && "
-            f"echo '{target} {state} none bind 0 0' >> /etc/fstab && mount {state}), then run the play again"
+            f"echo {shlex.quote(f'{target} {state} none bind 0 0')} >> /etc/fstab && mount {state}), then run the "
+            "play again"
         )
     if status in (USER, NAMESPACE) and app_host.text(NAMESPACES).strip() == "0":
         yield (
