@@ -18,7 +18,7 @@ SKEW = 30.0  # seconds
 
 def state_linked(case: Case) -> Finding | None:
     state = case.state.directory
-    # systemd itself makes such a link for a service whose user exists only while it runs (systemd.exec(5), DynamicUser=).
+    # systemd makes such a link itself where the user exists only while the service runs (systemd.exec(5), DynamicUser).
     if state is None or not state.is_symlink() or state.resolve().parent == state.parent / "private":
         return None
     # fstab(5) writes a space as \040.

@@ -127,10 +127,9 @@ def unit(name: str, *names: str) -> dict[str, str]:
 def systemd_version() -> float:
     """The version of the host's systemd, such as 252; infinite where that can't be told."""
     try:
-        said = run("systemctl", "--version").split()
-    except (CommandError, OSError):
-        said = []
-    return float(said[1]) if said[:1] == ["systemd"] and said[1:2] and said[1].isdigit() else float("inf")
+        return float(run("systemctl", "--version").split()[1])
+    except (CommandError, OSError, IndexError, ValueError):
+        return float("inf")
 
 
 def enabled(name: str) -> bool:

@@ -21,7 +21,7 @@ from tests.unit.roles.hosts import Host, Kept  # noqa: E402 - as above
 @pytest.fixture(autouse=True)
 def _any_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test depends on the version of this machine's systemd."""
-    monkeypatch.setattr(app_host, "systemd_version", lambda: float("inf"))
+    monkeypatch.setattr(app_host, "systemd_version", lambda: 255.0)
 
 
 @pytest.fixture
