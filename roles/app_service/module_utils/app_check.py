@@ -28,6 +28,8 @@ NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 STOP_SECONDS = 5
 # The name sorts after every other drop-in, so that these lines are the last word.
 LAST = "zzzzzz-check.conf"
+# What the check prints stands beside them, where SELinux lets systemd write.
+OUTPUT = "said"
 # Nothing of the start but its process counts: no other program runs, nothing restarts it, and its end ends nothing.
 DIRECTIVES = """\
 [Unit]
@@ -64,7 +66,7 @@ def failed_check(service: Service, release: Path, staged: Path, check: str) -> s
     had_state = os.path.lexists(state)
     with _unit(service, release, staged, check) as name:
         app_host.run("systemctl", "daemon-reload")
-        failure = _run(service, name, staged / "said")
+        failure = _run(service, name)
     if failure and not had_state:
         with suppress(OSError):  # it holds something by now, or was not made
             state.rmdir()
@@ -87,7 +89,7 @@ def _unit(service: Service, release: Path, staged: Path, check: str) -> Iterator
             text = (staged / source).read_text(encoding="utf-8")
             target.write_text(_moved(text, service, release, staged), encoding="utf-8")
         last = DIRECTIVES.format(
-            command=f"{release}/{check}", budget=service.budget, stop=STOP_SECONDS, output=staged / "said"
+            command=f"{release}/{check}", budget=service.budget, stop=STOP_SECONDS, output=drop_ins / OUTPUT
         )
         (drop_ins / LAST).write_text(last, encoding="utf-8")
         yield name
@@ -119,7 +121,7 @@ def _drop_ins(service: Service) -> dict[str, Path]:
     return found
 
 
-def _run(service: Service, name: str, output: Path) -> str:
+def _run(service: Service, name: str) -> str:
     """Start the check and wait for its end; return why it failed, or ""."""
     try:
         limit = service.budget + 2 * STOP_SECONDS
@@ -132,7 +134,7 @@ def _run(service: Service, name: str, output: Path) -> str:
         return ""
     state = app_host.unit(name, "Result", "ExecMainStatus", "InvocationID", "DropInPaths")
     status = state.get("ExecMainStatus", "")
-    said = app_host.text(output).strip()
+    said = app_host.text(UNITS / f"{name}.d" / OUTPUT).strip()
     if not said and status.isdigit() and int(status) in OF_SYSTEMD:
         said = journal_of(state.get("InvocationID", "")).strip()
     said = said or (f"exit code {status}" if status not in ("", "0") else done.stderr.strip())

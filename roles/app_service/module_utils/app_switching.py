@@ -330,6 +330,7 @@ def forget(service: Service) -> None:
     sync(service.configuration)
     for path in service.configuration.glob("next.*"):
         shutil.rmtree(path)
+    sync(service.configuration)
 
 
 def remove(path: Path) -> None:

@@ -19,9 +19,8 @@ class Boot:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.unit: Path
-        self.link: Path
-        self.unit, self.link = app_undo.places(host.service)
+        self.places: tuple[Path, Path] = app_undo.places(host.service)
+        self.unit, self.link = self.places
         self.asked = host.root / "systemctl"
         programs = host.root / "bin"
         programs.mkdir()
@@ -36,7 +35,7 @@ class Boot:
 
     @property
     def text(self) -> str:
-        return self.link.read_text()
+        return str(self.link.read_text())
 
     @property
     def lines(self) -> list[str]:
@@ -67,7 +66,7 @@ def test_the_next_boot_puts_back_what_was(boot: Boot) -> None:
     boot.run(boot.lines)
     boot.host.assert_live("old")
     assert boot.asked.read_text() == "daemon-reload\n"
-    assert not [path for path in (boot.unit, boot.link) if os.path.lexists(path)]
+    assert not [path for path in boot.places if os.path.lexists(path)]
 
 
 def test_what_was_not_there_is_gone_again(boot: Boot) -> None:
@@ -123,7 +122,7 @@ def test_a_switch_that_has_ended_leaves_nothing_to_undo(
     monkeypatch.setattr(app_switching, "restart", restart)
     assert bool(boot.host.switch().failure) is not healthy
     assert seen == ([True] if healthy else [True, False])  # what is put back is proven by having run before
-    assert not [path for path in (boot.unit, boot.link) if os.path.lexists(path)]
+    assert not [path for path in boot.places if os.path.lexists(path)]
 
 
 def test_a_state_that_can_t_be_kept_aside_leaves_nothing_to_undo(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +135,7 @@ def test_a_state_that_can_t_be_kept_aside_leaves_nothing_to_undo(boot: Boot, mon
 
     monkeypatch.setattr(Path, "rename", fail)
     assert "nothing that is live has changed:\ndisk full" in boot.host.switch().failure
-    assert not [path for path in (boot.unit, boot.link) if os.path.lexists(path)]
+    assert not [path for path in boot.places if os.path.lexists(path)]
 
 
 def test_the_unit_is_one_that_systemd_takes(boot: Boot) -> None:
