@@ -188,7 +188,7 @@ def test_a_switch_is_on_the_disk_before_the_state_before_it_is_dropped(tmp_path:
     assert secret < first(calls, r'rename\(.*/next\.[^/]+/credentials", ') < dropped
     saved = first(calls, r'rename\(.*/etc/previous\.half", .*/etc/previous"')
     assert first(calls, r"fsync\(.*/previous\.half/credentials/password>") < saved
-    armed = first(calls, r"fsync\(.*/dispatch-undo\.service>")
+    armed = first(calls, r"fsync\(.*/dispatch-switch-undo\.service>")
     assert armed < saved < first(calls, r"fsync\(.*/etc>", saved) < first(calls, r'rename\(.*/environment"')
     live = first(calls, r'rename\(.*/app/current\.new", ')
     for directory in ("/app", "/etc", r"/unit\.d", r"/test_[^/]+"):

@@ -76,7 +76,7 @@ def failed_check(service: Service, release: Path, staged: Path, check: str) -> s
 @contextmanager
 def _unit(service: Service, release: Path, staged: Path, check: str) -> Iterator[str]:
     """Write the check's unit and its drop-ins; yield its name, and remove them afterwards."""
-    name = f"{service.name}-check.service"
+    name = f"{service.name}-switch-check.service"
     unit, drop_ins = UNITS / name, UNITS / f"{name}.d"
     own = service.live["drop_in"].name
     shutil.rmtree(drop_ins, ignore_errors=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import app_host
+from ansible.module_utils import app_host, app_label
 from ansible.module_utils.app_releases import live
 
 Wanted = Mapping[str, Any]
@@ -41,6 +41,8 @@ def keeping_changes(wanted: Wanted) -> list[str]:
         unlike = app_host.differences(path, {"mode": mode})
         if unlike:
             found.append(f"{path}: {', '.join(unlike)}")
+    if app_label.missing(Path(wanted["home"]["path"])):
+        found.append(f"{wanted['home']['path']}: a relabel of SELinux would take its type away")
     reason = not_running(wanted)
     return [*found, *([f"the service: {reason}"] if reason else [])]
 

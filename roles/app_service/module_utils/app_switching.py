@@ -6,12 +6,10 @@ middle: it saves what is live, places what is wanted, and proves it, or puts bac
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,9 +18,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import app_comparison, app_host
+from ansible.module_utils import app_comparison, app_host, app_label
 from ansible.module_utils.app_check import failed_check
 from ansible.module_utils.app_disk import sync, sync_tree
+from ansible.module_utils.app_placing import place
 from ansible.module_utils.app_proof import JOURNAL_LINES, Service, UnhealthyError, last_lines, restart, service_of
 from ansible.module_utils.app_releases import live, mark_live, prune
 from ansible.module_utils.app_undo import arm, disarm
@@ -114,6 +113,10 @@ def keep(wanted: Mapping[str, Any]) -> Outcome:
             os.chown(path, 0, 0)
             path.chmod(int(mode, 8))
             changed = True
+    home = Path(wanted["home"]["path"])
+    if app_label.missing(home):
+        app_label.add(home)
+        changed = True
     name, booted = wanted["name"], app_host.BOOTED.is_dir()
     if not app_host.enabled(name):
         app_host.run("systemctl", "enable", name)
@@ -233,51 +236,6 @@ def save(service: Service, staged: Path) -> None:
         raise
 
 
-def place(service: Service, source: Path, release: Path | None) -> None:
-    """Make the files in `source` live, and `release` or, for None, no release; each file is replaced in one step.
-
-    What is in `source` has to be on the disk already.
-    """
-    for name, path in service.live.items():
-        if name == "credentials" or not (source / name).exists():
-            remove(path)
-        if (source / name).exists():
-            if not path.parent.is_dir():
-                path.parent.mkdir()
-                path.parent.chmod(0o755)
-                sync(path.parent.parent)
-            move(source / name, path)
-    if release:
-        link = service.current.with_suffix(".new")
-        with suppress(FileNotFoundError):
-            link.unlink()
-        link.symlink_to(release)
-        link.replace(service.current)
-    else:
-        remove(service.current)
-    shutil.rmtree(source)
-    restorecon = shutil.which("restorecon")
-    if restorecon:  # a moved file keeps the SELinux type of where it came from; without SELinux, no effect
-        subprocess.run([restorecon, "-R", *(path for path in service.live.values() if path.exists())], check=False)
-    for directory in {path.parent for path in (*service.live.values(), service.current)}:
-        if directory.is_dir():
-            sync(directory)
-
-
-def move(source: Path, target: Path) -> None:
-    """Move a file over another one, or a directory to where there is none, in one step."""
-    try:
-        source.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # /usr may be a file system of its own, and nothing can be renamed across file systems.
-        copy = target.with_name(f".{target.name}.new")
-        shutil.copy2(source, copy)
-        sync(copy)
-        copy.replace(target)
-
-
 def put_back(service: Service) -> str:
     """Restore the saved state; return how that went, in a sentence. It raises nothing."""
     try:
@@ -331,14 +289,6 @@ def forget(service: Service) -> None:
     for path in service.configuration.glob("next.*"):
         shutil.rmtree(path)
     sync(service.configuration)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        with suppress(FileNotFoundError):
-            path.unlink()
 
 
 def main(request: Mapping[str, Any]) -> int:

@@ -91,7 +91,7 @@ def commands(service: Service, saved: Path, staged: Path) -> Iterator[list[str]]
 
 def places(service: Service) -> tuple[Path, Path]:
     """The unit, and the link that has it started at boot (``systemctl enable`` would also reload systemd)."""
-    unit = service.live["unit"].with_name(f"{service.name}-undo.service")
+    unit = service.live["unit"].with_name(f"{service.name}-switch-undo.service")
     return unit, unit.parent / "multi-user.target.wants" / unit.name
 
 

@@ -95,14 +95,14 @@ def checked(host: Host, monkeypatch: pytest.MonkeyPatch) -> Checked:
 def test_a_check_has_to_pass_in_time(checked: Checked, script: str, result: str, said: str) -> None:
     checked.script, checked.state = script, {"Result": result, "ExecMainStatus": "1"}
     assert checked.failure() == said
-    assert "TimeoutStartSec=0.2" in checked.written["dispatch-check.service.d/zzzzzz-check.conf"]
+    assert "TimeoutStartSec=0.2" in checked.written["dispatch-switch-check.service.d/zzzzzz-check.conf"]
     assert "new secret" not in "".join(checked.written.values())
     assert list(checked.units.iterdir()) == []  # nothing of it stays
 
 
 def test_a_check_has_all_that_the_start_would_have(checked: Checked) -> None:
     assert checked.failure() == ""
-    unit, staged = checked.written["dispatch-check.service"], checked.staged
+    unit, staged = checked.written["dispatch-switch-check.service"], checked.staged
     asked = checked.host.wanted["files"]["unit"]["content"]
     # The sandbox, the limits and the state directory are word for word those of the unit.
     assert set(asked.splitlines()) - set(unit.splitlines()) == {
@@ -113,9 +113,9 @@ def test_a_check_has_all_that_the_start_would_have(checked: Checked) -> None:
     }
     assert f"WorkingDirectory={checked.host.release('new')}\n" in unit
     assert f"EnvironmentFile={staged}/environment\n" in unit
-    for text in (unit, checked.written["dispatch-check.service.d/zzzz-credentials.conf"]):
+    for text in (unit, checked.written["dispatch-switch-check.service.d/zzzz-credentials.conf"]):
         assert f"LoadCredential=amqp_password:{staged}/credentials/amqp_password\n" in text
-    last = checked.written["dispatch-check.service.d/zzzzzz-check.conf"]
+    last = checked.written["dispatch-switch-check.service.d/zzzzzz-check.conf"]
     assert f"ExecStart=\nExecStart={checked.host.release('new')}/{CHECK}\n" in last
 
 
@@ -126,10 +126,10 @@ def test_a_check_has_the_drop_ins_of_the_real_unit(checked: Checked) -> None:
     checked.drop_in("etc-units", "zzzz-credentials.conf", "# of the version before")
     checked.failure()
     found = {name: text for name, text in checked.written.items() if name.endswith((".d/a.conf", ".d/b.conf"))}
-    assert found == {"dispatch-check.service.d/a.conf": "# a", "dispatch-check.service.d/b.conf": "# b"}
+    assert found == {"dispatch-switch-check.service.d/a.conf": "# a", "dispatch-switch-check.service.d/b.conf": "# b"}
     assert "of the version before" not in "".join(checked.written.values())
     # The check's own lines, which let nothing but its process run, have the last word.
-    assert max(checked.written) == "dispatch-check.service.d/zzzzzz-check.conf"
+    assert max(checked.written) == "dispatch-switch-check.service.d/zzzzzz-check.conf"
 
 
 def test_a_state_directory_that_is_a_link_is_named_with_the_remedy(checked: Checked) -> None:

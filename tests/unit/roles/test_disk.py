@@ -90,7 +90,7 @@ def test_what_undoes_a_switch_is_on_the_disk_before_the_switch(host: Host, monke
     disk = Disk(host.root, monkeypatch)
     assert not host.switch().failure
     placed = disk.at("replace", "etc/environment")
-    unit, links = disk.at("sync", "dispatch-undo.service"), disk.at("sync", "multi-user.target.wants")
+    unit, links = disk.at("sync", "dispatch-switch-undo.service"), disk.at("sync", "multi-user.target.wants")
     assert max(unit, links, disk.at("sync", ".", max(unit, links))) < placed
     # It goes before the state does that it would put back.
     dropped = disk.at("rename", "etc/next.*")
