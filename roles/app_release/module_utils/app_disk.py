@@ -32,7 +32,7 @@ def sync_tree(top: Path) -> None:
 def sync_file_system(path: Path) -> None:
     """Bring all that a path's file system holds to the disk. Raises OSError.
 
-    A release has a thousand files, for which this is quicker than `sync_tree`. Python has no syncfs(2).
+    A release has hundreds of files, for which this is quicker than `sync_tree`. Python has no syncfs(2).
     """
     done = subprocess.run(["sync", "--file-system", str(path)], capture_output=True, text=True, errors="replace")
     if done.returncode:
