@@ -64,9 +64,12 @@ def failed_check(service: Service, release: Path, staged: Path, check: str) -> s
     """Run the release's own check as the service would run; return why it failed, or ""."""
     state = STATES / service.name
     had_state = os.path.lexists(state)
-    with _unit(service, release, staged, check) as name:
-        app_host.run("systemctl", "daemon-reload")
-        failure = _run(service, name)
+    try:
+        with _unit(service, release, staged, check) as name:
+            app_host.run("systemctl", "daemon-reload")
+            failure = _run(service, name)
+    except (app_host.CommandError, OSError) as error:
+        failure = str(error)
     if failure and not had_state:
         with suppress(OSError):  # it holds something by now, or was not made
             state.rmdir()

@@ -8,7 +8,6 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from ansible.module_utils import app_label
 from ansible.module_utils.app_disk import sync
 from ansible.module_utils.app_proof import Service
 
@@ -36,8 +35,6 @@ def place(service: Service, source: Path, release: Path | None) -> None:
     else:
         remove(service.current)
     shutil.rmtree(source)
-    if app_label.missing(service.home):
-        app_label.add(service.home)
     restorecon = shutil.which("restorecon")
     if restorecon:  # a moved file keeps the SELinux type of where it came from; without SELinux, no effect
         subprocess.run([restorecon, "-R", *(path for path in service.live.values() if path.exists())], check=False)

@@ -84,6 +84,8 @@ def _switch_alone(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Ou
         if not rebuilt and not differs(wanted, release):
             return keep(wanted)
         try:
+            if app_label.missing(service.home):
+                app_label.add(service.home)
             staged = stage(service, app_comparison.files(wanted))
         except OSError as error:
             return give_up(service, "the new settings could not be written", str(error))

@@ -9,7 +9,7 @@ from typing import Any
 
 import app_wanted
 import pytest
-from ansible.module_utils import app_check
+from ansible.module_utils import app_check, app_host
 
 from tests.unit.roles.hosts import Host
 from tests.unit.roles.test_templates import SERVICE
@@ -178,3 +178,12 @@ def test_a_state_directory_that_was_there_stays(checked: Checked) -> None:
     checked.script = "exit 1"
     checked.failure()
     assert (checked.states / "dispatch").is_dir()
+
+
+def test_a_systemd_that_does_not_answer_is_told(checked: Checked) -> None:
+    def ran(*command: str) -> str:
+        raise app_host.CommandError(f"`{' '.join(command)}` failed: Connection refused")
+
+    checked.host.ran = ran
+    assert checked.failure() == "`systemctl daemon-reload` failed: Connection refused"
+    assert list(checked.units.iterdir()) == []

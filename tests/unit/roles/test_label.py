@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible.module_utils import app_comparison, app_host, app_label
+from ansible.module_utils import app_comparison, app_host, app_label, app_switching
 
-from tests.unit.roles.hosts import Host, Kept
+from tests.unit.roles.hosts import Host, Kept, assert_unchanged
 
 
 @pytest.fixture
@@ -25,15 +25,15 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_switch_writes_the_rule_once(host: Host, rules: Path, before: str | None) -> None:
     if before is not None:
         rules.write_text(before)
-    assert not host.switch().failure
-    assert not host.switch("old").failure
+    for _ in range(2):
+        assert not app_switching.switch(host.wanted, host.release("new"), rebuilt=True).failure
     others = [before.strip()] if before else []
     assert rules.read_text().splitlines() == [*others, f"{host.root}/app /opt"]
     assert rules.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_rule_that_is_missing_needs_no_switch(rules: Path, kept: Kept) -> None:
-    rules.unlink()
+@pytest.mark.usefixtures("rules")
+def test_a_rule_that_is_missing_needs_no_switch(kept: Kept) -> None:
     said = f"{kept.root}/app: a relabel of SELinux would take its type away"
     assert said in app_comparison.keeping_changes(kept.wanted)
     outcome = kept.keep()
@@ -60,5 +60,13 @@ def test_below_opt_the_policy_has_rules(home: str) -> None:
 
 def test_without_selinux_there_is_no_rule(host: Host, rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app_host, "SELINUX", host.root / "none")
-    assert not host.switch().failure
+    assert not host.switch_in_a_process().failure
     assert not rules.exists()
+
+
+def test_a_rule_that_can_t_be_written_changes_nothing(host: Host, rules: Path) -> None:
+    rules.parent.rmdir()
+    outcome = host.switch_in_a_process()
+    assert_unchanged(outcome)
+    assert "the new settings could not be written; nothing that is live has changed" in outcome.failure
+    host.assert_live("old")

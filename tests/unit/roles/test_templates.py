@@ -68,6 +68,13 @@ def test_only_a_service_that_says_so_has_to_notify_systemd() -> None:
     assert (notifying["Type"], notifying["WatchdogSec"]) == ("notify", "60")
 
 
+def test_the_keys_of_an_instance_are_out_of_the_service_s_reach() -> None:
+    # EC2's instance metadata service has these addresses, which docs.aws.amazon.com gives; IMDSv6 is the second.
+    assert set(unit()["Service"]["IPAddressDeny"].split()) == {"169.254.169.254", "fd00:ec2::254"}
+    # A hook that needs the instance's role can have it.
+    assert unit(unit_overrides={"IPAddressDeny": ""})["Service"]["IPAddressDeny"] == ""
+
+
 def test_another_service_has_places_of_its_own() -> None:
     text = json.dumps(app_wanted.wanted({**SERVICE, "name": "shipping", "home": "/srv/shipping"}))
     assert "/etc/shipping/environment" in text
