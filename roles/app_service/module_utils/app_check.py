@@ -85,16 +85,18 @@ def _unit(service: Service, release: Path, staged: Path, check: str) -> Iterator
     shutil.rmtree(drop_ins, ignore_errors=True)
     try:
         drop_ins.mkdir()
+        drop_ins.chmod(0o755)
         for file, path in _drop_ins(service).items():
             if file != own:
                 (drop_ins / file).symlink_to(path)
-        for source, target in (("unit", unit), ("drop_in", drop_ins / own)):
-            text = (staged / source).read_text(encoding="utf-8")
-            target.write_text(_moved(text, service, release, staged), encoding="utf-8")
         last = DIRECTIVES.format(
             command=f"{release}/{check}", budget=service.budget, stop=STOP_SECONDS, output=drop_ins / OUTPUT
         )
-        (drop_ins / LAST).write_text(last, encoding="utf-8")
+        texts = {unit: staged / "unit", drop_ins / own: staged / "drop_in"}
+        written = {path: source.read_text(encoding="utf-8") for path, source in texts.items()}
+        for path, text in {**written, drop_ins / LAST: last}.items():
+            path.write_text(_moved(text, service, release, staged), encoding="utf-8")
+            path.chmod(0o644)  # systemd warns of a unit that not everybody can read
         yield name
     finally:
         unit.unlink(missing_ok=True)
