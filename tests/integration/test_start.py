@@ -82,3 +82,8 @@ def test_a_start_leaves_no_warning_in_the_journal(lab: TestLab) -> None:
     # Of a kernel that can't filter by address, systemd complains once a boot.
     assert "configures an IP firewall" not in lab.run(DISPATCH, "journalctl", "--boot", "--output=cat", "_PID=1")
     assert lab.playbook("dispatch").code == 0
+
+
+def test_the_keys_of_an_instance_are_out_of_the_running_service_s_reach(lab: TestLab) -> None:
+    denied = lab.run(DISPATCH, "systemctl", "show", "dispatch", "--property=IPAddressDeny", "--value")
+    assert set(denied.split()) == {"169.254.169.254/32", "fd00:ec2::254/128"}
