@@ -74,7 +74,7 @@ class Host:
 
     @cached_property
     def drop_ins(self) -> list[str]:
-        """The files that add to the unit (systemd.unit(5)); the roles write none of them."""
+        """The files that add to the unit, in the order in which they count (systemd.unit(5))."""
         return self.unit["DropInPaths"].split()
 
     @cached_property
@@ -99,12 +99,17 @@ class Host:
     def overriding(self) -> Mapping[str, list[str]]:
         """The drop-ins that change the unit, and of those for services at large the directives that they change."""
         found: dict[str, list[str]] = {}
-        for path in self.drop_ins:
-            text, site_wide = _text(Path(path)), Path(path).parent.name != UNIT.name + ".d"
-            names = changed(self.unit_text, text) if site_wide else []
+        texts = {path: _text(Path(path)) for path in self.drop_ins}
+        given_back = ""
+        for path, text in reversed(texts.items()):
+            if text.startswith(OURS):
+                given_back = text + given_back
+                continue
+            site_wide = Path(path).parent.name != UNIT.name + ".d"
+            names = changed(self.unit_text, f"{text}\n{given_back}") if site_wide else []
             if names or (text and not site_wide):  # one without text only hides another of its name
                 found[path] = names
-        return found
+        return dict(reversed(found.items()))
 
     def directive(self, name: str) -> str:
         """Return the last value of a directive, or an empty string."""

@@ -94,6 +94,38 @@ def test_a_host_that_goes_away_completes_when_it_is_back(lab: TestLab, newer: Pa
     assert lab.run(DISPATCH, "ls", "/app/current/NOTE")
 
 
+def test_a_reboot_within_the_gate_ends_in_the_release_that_was_proven(lab: TestLab, newer: Path) -> None:
+    before, host = live(lab), lab.host(DISPATCH)
+    # The saved state stands and the new release is live: from now on, for three seconds or more, it is being proven.
+    unproven = f"test -d /etc/dispatch/previous && test $(readlink /app/current) = /app/releases/{release(newer)}"
+
+    def watch(line: str) -> None:
+        if "Switch to what is new" in line:
+            until(lambda: execute(host, "sh", "-c", unproven)[0] == 0, 30)
+            host.kill()
+
+    interrupted = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}", watch=watch)
+    assert interrupted.recap[DISPATCH]["unreachable"] == 1, interrupted.output
+    host.start()
+    until(lambda: execute(host, "systemctl", "is-system-running")[1] == "running", 60)
+    assert live(lab) == before
+    assert lab.run(DISPATCH, "ls", "/etc/dispatch").split() == ["credentials", "environment"]
+    assert lab.run(DISPATCH, "sh", "-c", "ls -d /etc/systemd/system/*undo* 2>&1 || echo none").endswith("none")
+    started = "systemctl show dispatch --property=NRestarts,ActiveState,NeedDaemonReload"
+    assert lab.run(DISPATCH, "sh", "-c", started).split() == [
+        "NRestarts=0",
+        "ActiveState=active",
+        "NeedDaemonReload=no",
+    ]
+    lab.assert_consuming()
+
+    settled = lab.playbook("dispatch")
+    assert (settled.code, settled.changed) == (0, 0), settled.output
+    run = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}")
+    assert run.code == 0, run.output
+    assert lab.run(DISPATCH, "ls", "/app/current/NOTE")
+
+
 @pytest.mark.parametrize(
     ("lock", "said"),
     [

@@ -16,6 +16,21 @@ DISK_FREE, INODES_FREE = 16 << 20, 64
 SKEW = 30.0  # seconds
 
 
+def state_linked(case: Case) -> Finding | None:
+    state = case.state.directory
+    # systemd makes such a link itself where the user exists only while the service runs (systemd.exec(5), DynamicUser).
+    if state is None or not state.is_symlink() or state.resolve().parent == state.parent / "private":
+        return None
+    # fstab(5) writes a space as \040.
+    source, target = (str(path).replace(" ", "\\040") for path in (state.resolve(), state))
+    where, line = quoted(state), shlex.quote(f"{source} {target} none bind 0 0")
+    mount = f"printf '%s\\n' {line} >> /etc/fstab && mount {where}"
+    replaced = f"systemctl stop {NAME}; rm {where} && mkdir {where} && {mount}"
+    return Finding(f"{state} is a symbolic link to {state.resolve()}",
+                   "systemd takes no link for a state directory, so the service does not start; a mount does as well.",
+                   f"{replaced} && systemctl start {NAME}")  # fmt: skip
+
+
 def state_read_only(case: Case) -> Finding | None:
     state, mount = case.state.directory, case.state.mount
     if state is None or not state.exists():
@@ -74,6 +89,7 @@ def clock_skew(case: Case) -> Finding | None:
 
 
 CHECKS = (
+    Check("state-linked", "ledger", ERROR, "the ledger's directory is no symbolic link", state_linked, needs.UNIT),
     Check("state-read-only", "ledger", ERROR, "the ledger's directory can be written", state_read_only, needs.RUNS),
     Check("disk-full", "ledger", ERROR, "the disk has space", disk_full, needs.UNIT),
     Check("ledger-damaged", "ledger", ERROR, "the ledger is sound", ledger_damaged, needs.UNIT),

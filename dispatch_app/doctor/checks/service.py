@@ -53,13 +53,13 @@ def unit_edited(case: Case) -> Finding | None:
 def _overridden(drop_ins: Mapping[str, list[str]]) -> Finding:
     """Drop-ins of this unit alone can go; those for services at large stay, and are masked for this unit."""
     own = f"{UNIT}.d"
-    # `revert` takes away neither what a package brought nor what stands in service.d; a file of the same name in the
-    # unit's own directory hides those from this unit alone (systemctl(1), systemd.unit(5)).
+    # What a package brought and what stands in service.d stays; a file of the same name in the unit's own directory
+    # hides it from this unit alone (systemd.unit(5)). `systemctl revert` would take the roles' own drop-in away, too.
     stay = [path for path, names in drop_ins.items() if names or not path.startswith(("/etc/", "/run/"))]
-    fix = [f"systemctl revert {NAME}"] if len(stay) < len(drop_ins) else []
+    fix = [f"rm -f {shlex.quote(path)}" for path in drop_ins if path not in stay]
     if stay:
         fix += [f"mkdir -p {own}", *(f"ln -sf /dev/null {shlex.quote(f'{own}/{Path(path).name}')}" for path in stay)]
-        fix += ["systemctl daemon-reload"]
+    fix += ["systemctl daemon-reload"]
     seen = (f"{path} ({', '.join(names)})" if names else path for path, names in drop_ins.items())
     return Finding(f"{', '.join(seen)} change the unit", "The unit is overridden by hand.",
                    " && ".join([*fix, RESTART]))  # fmt: skip

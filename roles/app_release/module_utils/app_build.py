@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.app_disk import sync, sync_file_system
 from ansible.module_utils.app_releases import ACTIVATED, COMPLETE, DAMAGED, digest, exposed, live, stands
 from ansible.module_utils.app_requirements import RequirementError, requirements
 
@@ -256,13 +257,16 @@ def _complete(plan: Plan, aside: Path) -> None:
     release = plan.release
     if (aside / ACTIVATED).exists():
         shutil.copy2(aside / ACTIVATED, release / ACTIVATED)
+    sync_file_system(release)  # the mark vouches for the rest, so it comes last
     marker = release / f"{COMPLETE}.new"
     marker.write_text(f"{plan.sha256}\n{digest(release)}\n", encoding="ascii")
     with suppress(FileNotFoundError):
         # A rebuilt release keeps its age, because the releases' order in time decides where a rollback goes.
         built = (aside / COMPLETE).stat()
         os.utime(marker, ns=(built.st_atime_ns, built.st_mtime_ns))
+    sync(marker)
     marker.rename(release / COMPLETE)
+    sync(release)
 
 
 def plan_of(values: Mapping[str, str]) -> Plan:

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ansible.module_utils.app_disk import sync
+
 # This file has two lines, the SHA-256 of the artifact and the digest of what was built. Its mtime is the build's.
 COMPLETE = ".complete"
 # This file's mtime is when the release last took over from another one.
@@ -134,6 +136,7 @@ def mark_live(release: Path, before: Path | None) -> None:
     marker = release / ACTIVATED
     if before != release or not marker.exists():
         marker.touch()
+        sync(release)
 
 
 def prune(home: Path, keep: int) -> None:

@@ -109,30 +109,32 @@ def configuration(name: str) -> str:
     return f"/etc/{name}"
 
 
-def _places(name: str) -> list[tuple[str, str, str]]:
-    """The rendered files: the template, the path and the mode of each."""
-    return [
-        ("app.env.j2", f"{configuration(name)}/environment", "0644"),
-        ("app.service.j2", f"/etc/systemd/system/{name}.service", "0644"),
+def _places(name: str) -> dict[str, tuple[str, str, str]]:
+    """The rendered files by name: the template, the path and the mode of each."""
+    units, last = "/etc/systemd/system", "zzzz-credentials.conf"
+    return {
+        "environment": ("app.env.j2", f"{configuration(name)}/environment", "0644"),
+        "unit": ("app.service.j2", f"{units}/{name}.service", "0644"),
+        "drop_in": ("app.credentials.j2", f"{units}/{name}.service.d/{last}", "0644"),
         # The command is not in /usr/local, because sudo's secure_path leaves that out on the RHEL family.
-        ("app.command.j2", f"/usr/bin/{name}", "0755"),
-    ]
+        "command": ("app.command.j2", f"/usr/bin/{name}", "0755"),
+        "command_drop_in": ("app.credentials.j2", f"{units}/{name}-command-.service.d/{last}", "0644"),
+    }
 
 
 def _files(service: Mapping[str, Any], sandbox: Any) -> dict[str, dict[str, str]]:
-    (_, environment_file, _), *_ = places = _places(service["name"])
+    places = _places(service["name"])
     directives = {**sandbox, **LIMITS, **service["limits"], **service["unit_overrides"]}
     values = {
         "service": service,
         "credentials": sorted(service["credentials"]),  # names only, because no template needs a secret
         "directives": directives,
-        "environment_file": environment_file,
+        "environment_file": places["environment"][1],
         "credentials_directory": f"{configuration(service['name'])}/credentials",
     }
-    names = ("environment", "unit", "command")
     return {
         name: {"path": path, "mode": mode, "content": _template(template).render(values)}
-        for name, (template, path, mode) in zip(names, places, strict=True)
+        for name, (template, path, mode) in places.items()
     }
 
 

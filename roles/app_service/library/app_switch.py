@@ -7,10 +7,11 @@ DOCUMENTATION = r"""
 module: app_switch
 short_description: Bring a host to a release and its settings, if they work
 description:
-  - Checks the release with the new settings, saves what is live, makes release, unit, settings and credentials live
-    together, restarts the service, and proves that it is ready and stays ready. If it is not, puts back what was live
-    and proves that.
+  - Checks the release as the service would start it, saves what is live, makes release, unit, settings and credentials
+    live together, restarts the service, and proves that it is ready and stays ready. If it is not, puts back what was
+    live and proves that.
   - Ends on its own, one way or the other, when the connection goes away. Refuses to run twice at once on a host.
+  - If the host reboots before that, a unit puts back what was live before the service starts.
   - Where there is nothing to switch, corrects the directories, and makes sure that the service is enabled, running and
     ready.
   - With C(--diff) it shows what changes, except credentials and files that it did not write itself.

@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import app_host
+from ansible.module_utils import app_host, app_label
 from ansible.module_utils.app_releases import live
 
 Wanted = Mapping[str, Any]
 # Every file that the role renders starts with this, which tells it from a file that somebody else wrote.
 OURS = "# Written by the role app_service"
 POLL_SECONDS = 0.5
+# Directives of the role's unit that only these versions of systemd and later know (systemd.service(5)). At each start,
+# an earlier one would complain of them in the journal.
+SINCE = {"RestartSteps": 254, "RestartMaxDelaySec": 254}
 
 
 def service_changes(wanted: Wanted, release: Path) -> list[str]:
@@ -38,6 +41,8 @@ def keeping_changes(wanted: Wanted) -> list[str]:
         unlike = app_host.differences(path, {"mode": mode})
         if unlike:
             found.append(f"{path}: {', '.join(unlike)}")
+    if app_label.missing(Path(wanted["home"]["path"])):
+        found.append(f"{wanted['home']['path']}: a relabel of SELinux would take its type away")
     reason = not_running(wanted)
     return [*found, *([f"the service: {reason}"] if reason else [])]
 
@@ -70,11 +75,19 @@ def files(wanted: Wanted) -> list[dict[str, Any]]:
     """The files that are switched together: `name` below a staging directory, `path`, `mode`, `content` or `secret`."""
     directory = Path(wanted["configuration"], "credentials")
     public = [{"name": name, **file} for name, file in wanted["files"].items()]
+    for unit in (file for file in public if file["name"] == "unit"):
+        unit["content"] = known(unit["content"], app_host.systemd_version())
     secret = [
         {"name": f"credentials/{name}", "path": str(directory / name), "mode": "0600", "secret": value}
         for name, value in (wanted["credentials"] or {}).items()
     ]
     return public + secret
+
+
+def known(unit: str, version: float) -> str:
+    """The text of a unit without those of our directives that this version of systemd is too old for."""
+    newer = tuple(f"{name}=" for name, since in SINCE.items() if version < since)
+    return "".join(line for line in unit.splitlines(keepends=True) if not line.startswith(newer))
 
 
 def directories(wanted: Wanted) -> dict[Path, str]:

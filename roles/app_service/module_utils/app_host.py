@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import grp
 import os
 import pwd
@@ -120,6 +121,15 @@ def unit(name: str, *names: str) -> dict[str, str]:
     except CommandError:
         return {}
     return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+@functools.cache
+def systemd_version() -> float:
+    """The version of the host's systemd, such as 252; infinite where that can't be told."""
+    try:
+        return float(run("systemctl", "--version").split()[1])
+    except (CommandError, OSError, IndexError, ValueError):
+        return float("inf")
 
 
 def enabled(name: str) -> bool:

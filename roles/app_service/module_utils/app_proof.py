@@ -1,8 +1,7 @@
-"""Proves that a service is healthy: by its own check before a switch, by its readiness after it."""
+"""Restarts a service, and proves that it is ready and stays so."""
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ from ansible.module_utils import app_host
 # A service has to stay ready this many seconds without a restart, because some crash only after they were ready.
 SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.2
-# A check that takes too long is told to end, and killed after this many seconds more.
-CHECK_STOP_SECONDS = 5
 JOURNAL_LINES = "15"
 
 
@@ -67,30 +64,6 @@ def service_of(wanted: Mapping[str, Any]) -> Service:
     )
 
 
-def failed_check(service: Service, release: Path, staged: Path, check: str) -> str:
-    """Run the release's own check as the service would run; return its output if it failed."""
-    command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--service-type=exec"]
-    command += [f"--property=User={service.user}", f"--property=WorkingDirectory={release}"]
-    command += [f"--property=EnvironmentFile={staged / 'environment'}"]
-    for credential in sorted((staged / "credentials").iterdir()):
-        command += [f"--property=LoadCredential={credential.name}:{credential}"]
-    # No other play can change this host meanwhile, so a check that hangs must not go on for ever.
-    command += [f"--property=RuntimeMaxSec={service.budget}", f"--property=TimeoutStopSec={CHECK_STOP_SECONDS}"]
-    program, *rest = check.split()
-    command += ["--", str(release / program), *rest]
-    begun = time.monotonic()
-    try:
-        limit = service.budget + 2 * CHECK_STOP_SECONDS
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit)
-    except subprocess.TimeoutExpired:
-        return f"it did not end within {service.budget:.0f} s"
-    if done.returncode == 0:
-        return ""
-    said = (done.stdout + done.stderr).strip() or f"exit code {done.returncode}"
-    late = time.monotonic() - begun >= service.budget
-    return f"it did not end within {service.budget:.0f} s, and was stopped: {said}" if late else said
-
-
 def restart(service: Service) -> None:
     """Restart the service and wait until it has been ready for SETTLE_SECONDS. Raises UnhealthyError, CommandError."""
     app_host.run("systemctl", "daemon-reload")
@@ -137,7 +110,14 @@ def not_ready(service: Service, state: dict[str, str]) -> str:
 def last_lines(service: Service) -> str:
     """The end of the journal of the process that has just failed: its own lines and systemd's lines about it."""
     try:
-        invocation = properties(service)["InvocationID"]
+        return journal_of(properties(service)["InvocationID"])
+    except Exception as error:  # as there
+        return str(error)
+
+
+def journal_of(invocation: str) -> str:
+    """The last lines of one run of a unit, its own and systemd's; where they can't be read, why."""
+    try:
         app_host.run("journalctl", "--sync")
         own, systemd_s = f"_SYSTEMD_INVOCATION_ID={invocation}", f"INVOCATION_ID={invocation}"
         lines: str = app_host.run(

@@ -26,7 +26,8 @@ def compare(wanted: Wanted) -> dict[str, Any]:
     lacks_account = found_account is None or any(
         found_account[name] != account[name] for name in ("comment", "shell", "locked")
     )
-    unlike_home = app_host.differences(home, wanted["home"])
+    # The home may be a link to another volume; what counts is the directory that it leads to.
+    unlike_home = app_host.differences(home.resolve(), wanted["home"])
     lacks_release = not stands(release, wanted["sha256"])
     service = service_changes(wanted, release)
     current = live(home)

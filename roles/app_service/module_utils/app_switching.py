@@ -6,12 +6,10 @@ middle: it saves what is live, places what is wanted, and proves it, or puts bac
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,18 +18,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import app_comparison, app_host
+from ansible.module_utils import app_comparison, app_host, app_label
+from ansible.module_utils.app_check import failed_check
+from ansible.module_utils.app_disk import sync, sync_tree
 from ansible.module_utils.app_ownership import claim, take
-from ansible.module_utils.app_proof import (
-    JOURNAL_LINES,
-    Service,
-    UnhealthyError,
-    failed_check,
-    last_lines,
-    restart,
-    service_of,
-)
+from ansible.module_utils.app_placing import place
+from ansible.module_utils.app_proof import JOURNAL_LINES, Service, UnhealthyError, last_lines, restart, service_of
 from ansible.module_utils.app_releases import live, mark_live, prune
+from ansible.module_utils.app_undo import arm, disarm
 
 LOCKS = Path("/run")
 
@@ -76,7 +70,7 @@ def switch(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Outcome:
 def _switch_alone(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Outcome:
     """Switch, unless another play is switching this service."""
     service = service_of(wanted)
-    with (LOCKS / f"{service.name}-activate.lock").open("w") as lock:
+    with _lock(service).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -93,6 +87,8 @@ def _switch_alone(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Ou
             kept = keep(wanted)
             return replace(kept, changed=kept.changed or claimed)
         try:
+            if app_label.missing(service.home):
+                app_label.add(service.home)
             staged = stage(service, app_comparison.files(wanted))
         except OSError as error:
             return give_up(service, "the new settings could not be written", str(error))
@@ -100,6 +96,11 @@ def _switch_alone(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Ou
             return activate(service, release, staged, wanted["check"] or "", wanted["releases_kept"])
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+
+def _lock(service: Service) -> Path:
+    """The file that a switch holds locked, and that no boot starts with."""
+    return LOCKS / f"{service.name}-activate.lock"
 
 
 def differs(wanted: Mapping[str, Any], release: Path) -> bool:
@@ -115,6 +116,10 @@ def keep(wanted: Mapping[str, Any]) -> Outcome:
         if app_host.differences(path, {"mode": mode}):
             take(path, int(mode, 8))
             changed = True
+    home = Path(wanted["home"]["path"])
+    if app_label.missing(home):
+        app_label.add(home)
+        changed = True
     name, booted = wanted["name"], app_host.BOOTED.is_dir()
     if not app_host.enabled(name):
         app_host.run("systemctl", "enable", name)
@@ -140,6 +145,7 @@ def stage(service: Service, files: list[dict[str, Any]]) -> Path:
     """Write the new files into a directory of their own, which only root can enter; return its path."""
     service.configuration.mkdir(exist_ok=True)
     service.configuration.chmod(0o755)
+    sync(service.configuration.parent)
     staged = Path(tempfile.mkdtemp(prefix="next.", dir=service.configuration))
     try:
         (staged / "credentials").mkdir(mode=0o700)
@@ -148,6 +154,7 @@ def stage(service: Service, files: list[dict[str, Any]]) -> Path:
             path.touch(mode=0o600)
             path.write_bytes(app_host.content(file))
             path.chmod(int(file["mode"], 8))
+        sync_tree(staged)
     except OSError:
         shutil.rmtree(staged)
         raise
@@ -169,7 +176,7 @@ def activate(service: Service, release: Path, staged: Path, check: str, keep_rel
     if failure:
         return give_up(service, f"`{check}` failed on this host with the new settings", failure)
     try:
-        save(service)
+        save(service, staged)
     except OSError as error:
         return give_up(service, "the live state could not be kept aside", str(error))
     try:
@@ -203,10 +210,11 @@ def linked(link: Path) -> Path | None:
     return link.readlink() if link.is_symlink() else None
 
 
-def save(service: Service) -> None:
+def save(service: Service, staged: Path) -> None:
     """Save the live state, unless an activation that was cut short has already saved the proven one before it."""
     (service.spare / "credentials").mkdir(mode=0o700, parents=True, exist_ok=True)
     if service.backup.exists():
+        arm(service, service.backup, staged, _lock(service))
         return
     half = service.backup.with_suffix(".half")
     shutil.rmtree(half, ignore_errors=True)
@@ -220,45 +228,15 @@ def save(service: Service) -> None:
         release = live(service.home)
         if release:
             (half / "current").symlink_to(release)
+        sync_tree(half)
+        arm(service, half, staged, _lock(service))
         half.rename(service.backup)
+        sync(service.configuration)
     except OSError:
+        disarm(service)
         for path in (half, service.spare):
             shutil.rmtree(path, ignore_errors=True)
         raise
-
-
-def place(service: Service, source: Path, release: Path | None) -> None:
-    """Make the files in `source` live, and `release` or, for None, no release; each file is replaced in one step."""
-    for name, path in service.live.items():
-        if name == "credentials" or not (source / name).exists():
-            remove(path)
-        if (source / name).exists():
-            move(source / name, path)
-    if release:
-        link = service.current.with_suffix(".new")
-        with suppress(FileNotFoundError):
-            link.unlink()
-        link.symlink_to(release)
-        link.replace(service.current)
-    else:
-        remove(service.current)
-    shutil.rmtree(source)
-    restorecon = shutil.which("restorecon")
-    if restorecon:  # a moved file keeps the SELinux type of where it came from; without SELinux, no effect
-        subprocess.run([restorecon, "-R", *(path for path in service.live.values() if path.exists())], check=False)
-
-
-def move(source: Path, target: Path) -> None:
-    """Move a file over another one, or a directory to where there is none, in one step."""
-    try:
-        source.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # /usr may be a file system of its own, and nothing can be renamed across file systems.
-        copy = target.with_name(f".{target.name}.new")
-        shutil.copy2(source, copy)
-        copy.replace(target)
 
 
 def put_back(service: Service) -> str:
@@ -284,10 +262,14 @@ def restore(service: Service) -> str:
             path.unlink()
     ignored = shutil.ignore_patterns("current")
     shutil.copytree(service.backup, service.spare, ignore=ignored, copy_function=os.link, dirs_exist_ok=True)
+    sync_tree(service.spare)
     place(service, service.spare, release)
     forget(service)
     if not had_unit:
         app_host.run("systemctl", "daemon-reload")
+        for directory in {path.parent for path in service.live.values() if path.parent.suffix == ".d"}:
+            with suppress(OSError):  # it holds other drop-ins, or is not there
+                directory.rmdir()
         return "There was nothing before it to go back to; the service is removed again."
     # A service set up by hand need not answer at the URL, so systemd's word has to do.
     service, what = (service, f"Release {release.name}") if release else (replace(service, ready_url=""), "The unit")
@@ -300,17 +282,16 @@ def restore(service: Service) -> str:
 
 def forget(service: Service) -> None:
     """Drop the saved state, and what activations that were cut short have left staged."""
-    shutil.rmtree(service.backup, ignore_errors=True)
+    disarm(service)
+    if service.backup.exists():
+        # A saved state of which a part is missing must not be taken for a whole one, so it goes in one step.
+        dropped = service.configuration / "next.dropped"
+        shutil.rmtree(dropped, ignore_errors=True)
+        service.backup.rename(dropped)
+    sync(service.configuration)
     for path in service.configuration.glob("next.*"):
         shutil.rmtree(path)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        with suppress(FileNotFoundError):
-            path.unlink()
+    sync(service.configuration)
 
 
 def main(request: Mapping[str, Any]) -> int:

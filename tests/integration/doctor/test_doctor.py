@@ -103,7 +103,7 @@ FAULTS = [
     Fault("unit-edited", in_unit("RestartSec=", "RestartSec=3")),
     Fault(
         "unit-edited",
-        f"mkdir {UNIT}.d; printf '[Service]\\nLimitNOFILE=4096\\n' > {UNIT}.d/x.conf; "
+        f"mkdir -p {UNIT}.d; printf '[Service]\\nLimitNOFILE=4096\\n' > {UNIT}.d/x.conf; "
         f"systemctl daemon-reload; {RESTART}",
         seen="x.conf",
     ),
@@ -111,13 +111,20 @@ FAULTS = [
         "unit-edited",
         f"mkdir -p {ALL}; printf '[Service]\\nOOMPolicy=continue\\nTimeoutStopSec=5\\n' > {ALL}/site.conf; "
         f"systemctl daemon-reload; {RESTART}",
-        after=f"rm -r {ALL} {UNIT}.d; systemctl daemon-reload",
+        after=f"rm -r {ALL} {UNIT}.d/site.conf; systemctl daemon-reload",
         seen="site.conf (TimeoutStopSec)",
     ),
     Fault("restart-pending", "echo DISPATCH_PREFETCH=100 >> /etc/dispatch/environment", seen="DISPATCH_PREFETCH"),
     Fault("unit-disabled", "systemctl disable dispatch"),
     Fault("password-readable", "cd /etc/dispatch && chmod 755 credentials && chmod 644 credentials/amqp_password"),
     Fault("password-readable", "true", MANUAL, seen="Environment=AMQP_PASS="),
+    Fault(
+        "state-linked",
+        "systemctl stop dispatch; mv /var/lib/dispatch /var/lib/volume; ln -s /var/lib/volume /var/lib/dispatch; "
+        "systemctl start --no-block dispatch",
+        after="systemctl stop dispatch; umount /var/lib/dispatch; rmdir /var/lib/dispatch; "
+        "mv /var/lib/volume /var/lib/dispatch; sed -i '/volume/d' /etc/fstab; systemctl start dispatch",
+    ),
     Fault(
         "state-read-only",
         "systemctl stop dispatch; mount -t tmpfs -o ro small /var/lib/dispatch; systemctl start --no-block dispatch",

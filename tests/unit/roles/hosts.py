@@ -23,10 +23,16 @@ class Host:
         etc = root / "etc"
         (etc / "credentials").mkdir(parents=True)
         (etc / "credentials/password").write_text("old secret")
-        places = {"environment": etc / "environment", "unit": root / "unit", "command": root / "command"}
+        places = {
+            "environment": etc / "environment",
+            "unit": root / "unit",
+            "drop_in": root / "unit.d" / "zzzz-credentials.conf",
+            "command": root / "command",
+        }
         for path in places.values():
+            path.parent.mkdir(exist_ok=True)
             path.write_text("old")
-        modes = {"environment": "0644", "unit": "0644", "command": "0755"}
+        modes = {name: "0755" if name == "command" else "0644" for name in places}
         self.wanted: dict[str, Any] = {
             "name": "dispatch",
             "account": {"name": "roboshop"},

@@ -21,7 +21,7 @@ doctor = importlib.import_module("roles.dispatch.filter_plugins.dispatch_doctor"
 
 INVENTORY = ["/etc/an inventory"]
 GIVEN = "-i '/etc/an inventory'"
-EVIL = '"><script>alert(1)</script>{{ 7 * 7 }}\x1b[2J\nerror: forged'
+EVIL = '"><script>alert(1)</script>{{ 77 * 77 }}\x1b[2J\nerror: forged'
 FLOW = {"broker": "10.0.1.20", "vhost": "/", "exchange": "robot-shop", "queue": "orders", "dead": 2, "retry": 0}
 
 
@@ -259,7 +259,7 @@ def test_nothing_that_a_host_says_is_markup() -> None:
     assert Page(text).elements <= healthy.elements
     assert "script" not in Page(text).elements
     assert Page(text).classes <= healthy.classes | {"unknown", "skipped", "whole"}
-    assert "49" not in re.sub(r'="[^"]*"|<style>.*?</style>', "", text, flags=re.DOTALL)
+    assert "5929" not in re.sub(r'="[^"]*"|<style>.*?</style>', "", text, flags=re.DOTALL)
     assert "\x1b" not in text
 
 

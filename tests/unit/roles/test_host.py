@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from ansible.module_utils import app_comparison, app_host
 
+SYSTEMD_VERSION = app_host.systemd_version.__wrapped__  # which conftest.py keeps from all other tests
+
 
 def test_a_comparison_says_in_what_a_path_differs(tmp_path: Path) -> None:
     file = tmp_path / "file"
@@ -244,3 +246,26 @@ def test_a_unit_that_can_t_be_asked_has_no_properties(monkeypatch: pytest.Monkey
 
 def test_a_file_that_is_none_has_no_text(tmp_path: Path) -> None:
     assert app_host.text(tmp_path) == app_host.text(tmp_path / "none") == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("systemd 252 (252.38-1~deb12u1)\n+PAM +AUDIT\n", 252),
+        ("systemd 257.9\n", 257.9),
+        ("systemd\n", float("inf")),
+        ("systemd git (v260-rc1)\n", float("inf")),
+        ("", float("inf")),
+    ],
+)
+def test_the_version_of_systemd_is_told(monkeypatch: pytest.MonkeyPatch, said: str, version: float) -> None:
+    monkeypatch.setattr(app_host, "run", lambda *_: said)
+    assert SYSTEMD_VERSION() == version
+
+
+def test_without_systemd_there_is_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: str) -> str:
+        raise FileNotFoundError("systemctl")
+
+    monkeypatch.setattr(app_host, "run", fail)
+    assert SYSTEMD_VERSION() == float("inf")

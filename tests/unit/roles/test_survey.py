@@ -108,6 +108,29 @@ def test_what_has_drifted_is_named_and_its_step_has_something_to_do(
     assert any(said in change for change in found["changes"]), found["changes"]
 
 
+def test_a_home_on_another_volume_is_settled(host: Host) -> None:
+    home, volume = host.root / "app", host.root / "volume"
+    home.rename(volume)
+    home.symlink_to(volume)
+    assert app_survey.compare(host.wanted)["settled"]
+    volume.chmod(0o777)
+    assert f"{home}: mode" in app_survey.compare(host.wanted)["changes"]
+
+
+@pytest.mark.parametrize("version", [252, 254])
+def test_a_unit_holds_only_what_the_host_s_systemd_knows(
+    host: Host, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    monkeypatch.setattr(app_host, "systemd_version", lambda: version)
+    found = app_survey.compare(host.wanted)
+    assert found["settled"] is (version == 254)  # which the host has been written for
+    (unit,) = (file for file in app_comparison.files(host.wanted) if file["name"] == "unit")
+    assert ("RestartSteps=5\n" in unit["content"]) is ("RestartMaxDelaySec=60\n" in unit["content"]) is (version == 254)
+    Path(unit["path"]).write_text(unit["content"])
+    assert app_survey.compare(host.wanted)["settled"]
+    assert app_comparison.diff(host.wanted, host.release) == []
+
+
 @pytest.mark.parametrize(
     ("asked", "now", "drains"),
     [

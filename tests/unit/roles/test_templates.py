@@ -5,14 +5,19 @@ from __future__ import annotations
 import configparser
 import json
 import shlex
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import app_wanted
 import pytest
+from ansible.module_utils import app_comparison, app_host
 from hypothesis import given
 from hypothesis import strategies as st
 
+VERSION = app_host.systemd_version  # of this machine, which no other test asks
 SERVICE: dict[str, Any] = {
     "name": "dispatch",
     "description": "RoboShop Dispatch",
@@ -45,10 +50,29 @@ def test_the_unit_runs_the_live_release_as_its_user() -> None:
     assert service["ExecStart"] == "/app/current/venv/bin/python -m dispatch_app run"
 
 
+def test_this_machine_s_systemd_knows_every_directive(tmp_path: Path) -> None:
+    verify = shutil.which("systemd-analyze")
+    if not verify:
+        pytest.skip("this machine has no systemd that could read the unit")
+    program = Path(sys.executable)
+    text = app_comparison.known(rendered("unit", notify=True), VERSION())
+    file = tmp_path / "dispatch.service"
+    file.write_text(text.replace("/app/current/venv/bin/python", str(program)).replace("User=roboshop", "User=root"))
+    done = subprocess.run([verify, "verify", "--man=no", str(file)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_only_a_service_that_says_so_has_to_notify_systemd() -> None:
     assert (unit()["Service"]["Type"], "WatchdogSec" in unit()["Service"]) == ("exec", False)
     notifying = unit(notify=True)["Service"]
     assert (notifying["Type"], notifying["WatchdogSec"]) == ("notify", "60")
+
+
+def test_the_keys_of_an_instance_are_out_of_the_service_s_reach() -> None:
+    # EC2's instance metadata service has these addresses, which docs.aws.amazon.com gives; IMDSv6 is the second.
+    assert set(unit()["Service"]["IPAddressDeny"].split()) == {"169.254.169.254", "fd00:ec2::254"}
+    # A hook that needs the instance's role can have it.
+    assert unit(unit_overrides={"IPAddressDeny": ""})["Service"]["IPAddressDeny"] == ""
 
 
 def test_another_service_has_places_of_its_own() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import app_wanted
 import pytest
 import yaml
-from ansible.module_utils import app_arguments, app_comparison, app_proof
+from ansible.module_utils import app_arguments, app_comparison, app_proof, app_undo
 
 SHA256 = "0d69affe422b7351fa18c44472a02542ad1421302eade9e9602a9975c5869840"
 HIDDEN = "not-to-be-seen"
@@ -53,7 +53,9 @@ def test_what_a_definition_leaves_out_has_a_default() -> None:
     assert {name: (file["path"], file["mode"]) for name, file in files.items()} == {
         "environment": ("/etc/shipping/environment", "0644"),
         "unit": ("/etc/systemd/system/shipping.service", "0644"),
+        "drop_in": ("/etc/systemd/system/shipping.service.d/zzzz-credentials.conf", "0644"),
         "command": ("/usr/bin/shipping", "0755"),
+        "command_drop_in": ("/etc/systemd/system/shipping-command-.service.d/zzzz-credentials.conf", "0644"),
     }
     assert host == {
         "name": "shipping",
@@ -217,7 +219,7 @@ def test_what_a_removal_takes_away_is_what_a_switch_places() -> None:
         for path in of_role("app_service", "vars", "main.yml")["__app_service_left"]
     ]
     service = app_proof.service_of(host)
-    placed = {str(path) for path in (*service.live.values(), service.current)}
+    placed = {str(path) for path in (*service.live.values(), service.current, *app_undo.places(service))}
     within = {path for path in placed if path.startswith("/etc/shipping/")}
     assert set(left) == (placed - within) | {host["configuration"]}
 
@@ -232,7 +234,7 @@ def test_a_definition_may_leave_out_what_the_modules_have_defaults_for() -> None
     assert {name: host[name] for name in defaults} == defaults
 
 
-@pytest.mark.parametrize("name", ["environment", "unit", "command"])
+@pytest.mark.parametrize("name", ["environment", "unit", "drop_in", "command", "command_drop_in"])
 def test_what_the_role_writes_is_known_as_its_own(tmp_path: Path, name: str) -> None:
     host = wanted()["host"]
     file = host["files"][name]

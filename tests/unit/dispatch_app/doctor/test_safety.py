@@ -178,11 +178,47 @@ def test_a_site_wide_drop_in_that_changes_the_unit_is_hidden_from_it(
     assert "revert" not in finding.command
 
 
-def test_a_drop_in_of_the_unit_alone_is_reverted(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drop_in_of_the_unit_alone_is_removed(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host.Host, "overriding", {"/etc/systemd/system/dispatch.service.d/x.conf": []})
     finding = service.unit_edited(case)
     assert finding
-    assert finding.command == f"systemctl revert dispatch && {fixes.RESTART}"
+    removed = "rm -f /etc/systemd/system/dispatch.service.d/x.conf"
+    assert finding.command == f"{removed} && systemctl daemon-reload && {fixes.RESTART}"
+
+
+LXC = "[Service]\nNoNewPrivileges=no\nLoadCredential=\n"
+
+
+@pytest.mark.parametrize(("ours", "named"), [("zzzz.conf", "NoNewPrivileges"), ("a.conf", "LoadCredential")])
+def test_what_our_drop_in_gives_back_is_not_taken_away(
+    case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ours: str, named: str
+) -> None:
+    unit = f"{host.OURS}\n[Service]\nNoNewPrivileges=yes\nLoadCredential=a:/a\n"
+    monkeypatch.setattr(case.host, "unit_text", unit)
+    own, lxc = tmp_path / ours, tmp_path / "zzz-lxc-service.conf"
+    own.write_text(f"{host.OURS}\n[Service]\nLoadCredential=a:/a\n")
+    lxc.write_text(LXC)
+    monkeypatch.setattr(case.host, "drop_ins", [str(path) for path in sorted((own, lxc), key=lambda path: path.name)])
+    assert list(case.host.overriding) == [str(lxc)]
+    assert named in case.host.overriding[str(lxc)]
+    assert ("LoadCredential" in case.host.overriding[str(lxc)]) is (ours == "a.conf")
+
+
+def test_a_state_directory_that_is_a_link_is_named(case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    link, volume = tmp_path / "dispatch", tmp_path / "my volume"
+    volume.mkdir()
+    monkeypatch.setattr(case.state, "directory", link)
+    assert ledger.state_linked(case) is None  # nothing is there
+    link.symlink_to(volume)
+    finding = ledger.state_linked(case)
+    assert finding
+    assert finding.evidence == f"{link} is a symbolic link to {volume}"
+    line = f"{tmp_path}/my\\040volume {link} none bind 0 0"
+    assert f"printf '%s\\n' '{line}' >> /etc/fstab && mount {link}" in finding.command
+    link.unlink()
+    (tmp_path / "private" / "dispatch").mkdir(parents=True)
+    link.symlink_to("private/dispatch")
+    assert ledger.state_linked(case) is None
 
 
 def test_a_unit_s_changes_are_told_by_their_effect() -> None:
