@@ -142,7 +142,6 @@ class _Handler(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def _refuse(self) -> None:
-        self.close_connection = True  # the request may have a body, which is not read
         body = b"only GET and HEAD\n"
         self._begin(405, body)
         self.wfile.write(body)
