@@ -54,14 +54,24 @@ def _topology(refused: Callable[..., bool], settings: Settings, missing: list[st
         refused(406, "exchange_declare", exchange, arguments=_NO_EXCHANGE)
     else:
         refused(0, "exchange_declare", exchange, "direct", durable=True)
-    for name, arguments in topology.queues(settings).items():
+    for name, ways in topology.ways(settings).items():
         if refused(404, "queue_declare", name, passive=True):
             missing.append(name)
             # A retry queue's arguments say where its messages go next; declaring that takes more permissions.
-            arguments, code = {**(arguments or {}), **_NO_QUEUE}, 406
+            arguments = {**(ways[0].arguments or {}), **_NO_QUEUE}
+            refused(406, "queue_declare", name, durable=True, arguments=arguments)
         else:
-            code = 0
-        refused(code, "queue_declare", name, durable=True, arguments=arguments)
+            _declare(refused, name, *ways)
+
+
+def _declare(refused: Callable[..., bool], name: str, way: topology.Way, *others: topology.Way) -> None:
+    """Declare a queue in the first way that the broker takes, as `run` does."""
+    try:
+        refused(0, "queue_declare", name, way.passive, durable=True, arguments=way.arguments)
+    except exceptions.ChannelClosedByBroker as error:
+        if not (others and topology.is_of_other_type(error)):
+            raise
+        _declare(refused, name, *others)
 
 
 def _permissions(refused: Callable[..., bool], settings: Settings) -> None:

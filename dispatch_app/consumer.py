@@ -67,6 +67,7 @@ class Consumer:
         self._held = 0.0  # seconds between two tries while the ledger can't be written, else 0
         self._retry_at = 0.0  # time.monotonic() of the next try
         self._drained: Callable[[], None] | None = None
+        self._declaration = topology.Declaration(settings)
         self._outbox = Outbox(connect, settings, host, conn.ioloop, self._on_trouble)
         conn.channel(on_open_callback=self._on_open)
 
@@ -103,15 +104,23 @@ class Consumer:
 
     def _on_open(self, channel: Any) -> None:
         self._channel, self._acknowledger = channel, Acknowledger(channel, self._state)
-        channel.add_on_close_callback(lambda _, error: self._closed or self._lost(error))
+        channel.add_on_close_callback(self._on_close)
         channel.add_on_cancel_callback(lambda _: self._lost(exceptions.ConsumerCancelled()))
-        topology.declare(channel, self._settings)
+        self._declaration.send(channel)
         channel.basic_qos(prefetch_count=self._settings.prefetch)
         self._conn.sink_channel, self._conn.sink = channel.channel_number, self._on_delivery
         # Deliveries go to the sink, so pika never calls its own callback.
         channel.basic_consume(
             self._settings.queue, lambda *_: None, consumer_tag="dispatch", callback=lambda _: self._on_consuming()
         )
+
+    def _on_close(self, _channel: Any, error: Exception) -> None:
+        if self._closed:
+            return
+        if self._declaration.can_go_on(error):
+            self._conn.channel(on_open_callback=self._on_open)
+        else:
+            self._lost(error)
 
     def _on_consuming(self) -> None:
         self._consuming = True

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pika import exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
+from . import tls
 from .settings import Settings
 
 
@@ -69,6 +70,8 @@ _REPLIES = (
     (530, "", PERMISSION, "user {s.user} may not use the virtual host {s.vhost} on {where}", _GRANT),
     (406, "inequivalent", DECLARED, "a queue or exchange is declared otherwise ({text})",
      "delete it once it is empty, and set by a policy what it needs"),
+    (405, "", DECLARED, "a queue is another connection's alone ({text})",
+     "end that connection: rabbitmqctl list_queues -p {s.vhost} name owner_pid"),
     (406, "timed out", OTHER, "{where} waited too long for acknowledgements ({text})",
      "see above why orders were held; they are delivered again"),
     (320, "", OTHER, "{where} closed the connection ({text})",
@@ -96,6 +99,8 @@ def explain(error: BaseException, settings: Settings, host: str) -> Failure:
             return Failure(OTHER, f"{known['where']} answered {reply} {text}", _LOG)
         for kind, exit_code, cause, remedy in _ERRORS:
             if isinstance(part, kind):
+                if isinstance(part, ssl.SSLCertVerificationError):
+                    remedy = tls.remedy(part) or remedy
                 known["detail"] = getattr(part, "verify_message", None) or getattr(part, "strerror", None) or part
                 return Failure(exit_code, cause.format(**known), remedy.format(**known))
     return Failure(OTHER, f"{known['where']}: {error!r}", _LOG)

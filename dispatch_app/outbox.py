@@ -54,6 +54,7 @@ class Outbox:
         """Publish on the connection that `connect` opens; `trouble` is called with why parcels wait, or None."""
         self._connect, self._settings, self._host, self._ioloop = connect, settings, host, ioloop
         self._trouble = trouble
+        self._declaration = topology.Declaration(settings)
         self._conn: Any = None
         self._channel: Any = None
         self._sequence = 0  # number of the last publish on this channel; confirms count from 1
@@ -128,7 +129,7 @@ class Outbox:
         channel.add_on_return_callback(partial(self._of, self._on_return))
         channel.add_on_close_callback(self._on_close)
         if self._delay:
-            topology.declare(channel, self._settings)
+            self._declaration.send(channel)
         confirmed = partial(self._of, self._on_confirm, channel)
         channel.confirm_delivery(confirmed, callback=lambda _: self._on_ready(channel))
 
@@ -179,6 +180,7 @@ class Outbox:
         if self._pausing:
             return
         self._pausing = True
+        self._declaration = topology.Declaration(self._settings)
         channel, self._channel = self._channel, None
         self._waiting.extendleft(reversed(self._flying.values()))
         self._flying.clear()
@@ -193,6 +195,9 @@ class Outbox:
     def _on_close(self, _channel: Any, error: Exception) -> None:
         if not (self._conn and self._conn.is_open) or isinstance(error, exceptions.ChannelClosedByClient):
             return  # the connection is lost, which _on_lost handles; or _pause closed the channel
+        if self._declaration.can_go_on(error):
+            self._open()
+            return
         suspects = list(self._flying.values())
         if isinstance(error, exceptions.ChannelClosed) and error.reply_code == 406 and suspects:
             # The broker refused one of these for its properties, which the envelope hides without loss, or

@@ -135,6 +135,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._head()
 
+    def __getattr__(self, name: str) -> Any:
+        # http.server looks up do_<method>, and answers 501 where there is none; nothing here may be changed (405).
+        if name.startswith("do_"):
+            return self._refuse
+        raise AttributeError(name)
+
+    def _refuse(self) -> None:
+        body = b"only GET and HEAD\n"
+        self._begin(405, body)
+        self.wfile.write(body)
+
     def _head(self) -> bytes:
         """Send status and headers; return the body."""
         state = self.server.state
@@ -146,11 +157,16 @@ class _Handler(BaseHTTPRequestHandler):
             status, body = 503 if reasons else 200, ("\n".join(reasons) or "consuming").encode() + b"\n"
         elif path == "/metrics":
             status, body = 200, health.exposition(state, self.server.ledger_bytes())
+        self._begin(status, body)
+        return body
+
+    def _begin(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
+        if status == 405:
+            self.send_header("Allow", "GET, HEAD")
         self.end_headers()
-        return body
 
     def log_message(self, *_: object) -> None:
         """Log nothing: probes every few seconds would drown out what matters."""

@@ -19,6 +19,7 @@ from .logs import log
 
 DEATHS = 3  # over one order, after which it is put aside
 REASON = "killed-the-consumer"
+MEMORY = "deaths.json"  # in the state directory: the deaths by the message's BLAKE2b, in hexadecimal digits
 _KEPT = 100  # orders whose deaths are remembered
 _DIGEST = 16  # octets
 
@@ -35,7 +36,7 @@ class Suspects:
     def __init__(self, directory: Path) -> None:
         """Read the memory, and count the death of the previous process if it died over an order."""
         self._in_hand = False
-        self._path = directory / "deaths.json"
+        self._path = directory / MEMORY
         self._deaths = self._read()
         self._file = -1
         with contextlib.suppress(OSError):

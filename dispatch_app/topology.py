@@ -3,11 +3,17 @@
 Dispatch shares the exchange and the order queue with every other RoboShop service, and declares them
 exactly as those do: durable, without arguments. RabbitMQ refuses anything else with 406
 PRECONDITION_FAILED; limits beyond that belong in the broker's policies.
+
+A queue's type belongs in no policy, and an operator may have made the order queue a quorum queue. It is
+consumed all the same. It is still declared first: so it is there whoever deletes it meanwhile, and one that
+is not durable or deletes itself, which would lose orders, is refused as before.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from functools import partial
+from typing import Any, NamedTuple
 
 from .settings import Settings
 
@@ -17,6 +23,10 @@ RETRY_DELAYS = (1, 5, 30, 120, 300)
 # The queue type is explicit because a virtual host may default to quorum queues, which count every
 # look at a dead letter as a delivery and drop it after 20 (RabbitMQ 4.0 docs).
 _OWN: dict[str, Any] = {"x-queue-type": "classic"}
+# Arguments of a quorum queue that lose no order. RabbitMQ compares arguments only after durable, auto_delete and
+# the owner (rabbit_amqqueue:assert_equivalence), so what is refused for one of these is otherwise as it should be.
+OF_QUORUM = re.compile(r"x-queue-type|x-delivery-limit|x-quorum-[\w-]+")
+_REFUSED = re.compile(rf"inequivalent arg '({OF_QUORUM.pattern})'")
 
 
 def dead_queue(settings: Settings) -> str:
@@ -52,9 +62,57 @@ def declare_exchange(channel: Any, settings: Settings) -> None:
     channel.exchange_declare(settings.exchange, "direct", durable=True)
 
 
-def declare(channel: Any, settings: Settings) -> None:
-    """Declare and bind everything; pika's asynchronous channels queue the requests."""
-    declare_exchange(channel, settings)
-    for name, arguments in queues(settings).items():
-        channel.queue_declare(name, durable=True, arguments=arguments)
-    channel.queue_bind(settings.queue, settings.exchange, settings.routing_key)
+class Way(NamedTuple):
+    """One way to declare a queue; a passive one takes the queue as it is."""
+
+    arguments: dict[str, Any] | None
+    passive: bool = False
+
+
+def ways(settings: Settings) -> dict[str, list[Way]]:
+    """Return how each queue is declared, by name; a second way is for a queue of another type.
+
+    There is none for the dead letters: a quorum queue drops them once they have been looked at often enough.
+    """
+    found = {name: [Way(arguments)] for name, arguments in queues(settings).items()}
+    found[settings.queue].append(Way(None, passive=True))
+    for name in retry_queues(settings):
+        found[name].append(Way({**(queues(settings)[name] or {}), "x-queue-type": "quorum"}))
+    return found
+
+
+def is_of_other_type(error: BaseException) -> bool:
+    """Whether the broker refused to declare a queue only because its type is another one."""
+    return getattr(error, "reply_code", 0) == 406 and bool(_REFUSED.search(str(getattr(error, "reply_text", ""))))
+
+
+class Declaration:
+    """Declares and binds everything on an asynchronous channel, and knows what to try on the next one.
+
+    A refusal closes a channel (AMQP 0-9-1, 1.2), so each way needs a channel of its own.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._ways = ways(settings)
+        self._open: list[str] = []  # the queues that the broker has not answered for
+
+    def send(self, channel: Any) -> None:
+        """Send all requests; pika queues them, and the broker answers in their order."""
+        self._open = list(self._ways)
+        declare_exchange(channel, self._settings)
+        for name, (way, *_) in self._ways.items():
+            channel.queue_declare(
+                name, way.passive, durable=True, arguments=way.arguments, callback=partial(self._answered, name)
+            )
+        channel.queue_bind(self._settings.queue, self._settings.exchange, self._settings.routing_key)
+
+    def _answered(self, name: str, _: Any) -> None:
+        self._open.remove(name)
+
+    def can_go_on(self, error: BaseException) -> bool:
+        """Whether to send it again on a new channel, after `error` closed the one before; that is never twice alike."""
+        if not self._open or not is_of_other_type(error) or len(self._ways[self._open[0]]) < 2:
+            return False
+        del self._ways[self._open[0]][0]
+        return True

@@ -10,7 +10,6 @@ receive buffer, in 2 µs where a delivery has arrived whole, and leaves every ot
 from __future__ import annotations
 
 import socket
-import ssl
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import pika
 from pika import frame, spec
 
+from .. import tls
 from ..settings import Settings
 
 # Seconds. RabbitMQ's guide on heartbeats recommends 5 to 20; shorter ones mistake a busy peer for a
@@ -41,10 +41,7 @@ def parameters(settings: Settings, host: str, name: str = "dispatch") -> pika.Co
     """
     options = None
     if settings.tls:
-        context = ssl.create_default_context(cafile=settings.tls.ca)
-        if settings.tls.cert:
-            context.load_cert_chain(settings.tls.cert, settings.tls.key)
-        options = pika.SSLOptions(context, settings.tls.server_name or host)
+        options = pika.SSLOptions(tls.context(settings.tls), settings.tls.server_name or host)
     return pika.ConnectionParameters(
         host=host, port=settings.port, virtual_host=settings.vhost, ssl_options=options,
         credentials=pika.PlainCredentials(settings.user, settings.password),

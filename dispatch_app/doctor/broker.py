@@ -12,7 +12,6 @@ import email.utils
 import importlib.util
 import json
 import socket
-import ssl
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from .. import tls
 from ..settings import Settings
 from .table import LookError
 
@@ -51,6 +51,7 @@ class Broker:
         self.settings = settings
         self._conn: Any = None
         self._clock: float | None = None
+        self.malformed = False  # the broker's certificate, or its CA's
 
     def close(self) -> None:
         if self._conn is not None and self._conn.is_open:
@@ -93,6 +94,12 @@ class Broker:
                 return str(probe.getsockname()[0])
         return socket.gethostname()
 
+    def address(self, host: str) -> str:
+        """The first address of one of the hosts, or its name where that can't be looked up."""
+        with contextlib.suppress(OSError):
+            return str(socket.getaddrinfo(host, self.settings.port, type=socket.SOCK_STREAM)[0][4][0])
+        return host
+
     # -- AMQP -------------------------------------------------------------------------
 
     @cached_property
@@ -114,6 +121,7 @@ class Broker:
             self._conn = pika.BlockingConnection(parameters)
         except failures.ERRORS as error:
             failure = failures.explain(error, self.settings, host)
+            self.malformed = failure.remedy == tls.MALFORMED
             kinds = {
                 failures.CREDENTIALS: "bad-credentials", failures.VHOST: "vhost-missing",
                 failures.PERMISSION: "permission-missing", failures.TLS: "tls-untrusted",
@@ -189,7 +197,7 @@ class Broker:
         where = f"https://{host}:15671" if s.tls else f"http://{host}:15672"
         handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
         if s.tls:
-            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=s.tls.ca)))
+            handlers.append(urllib.request.HTTPSHandler(context=tls.context(s.tls)))
         token = b64encode(f"{s.user}:{s.password}".encode()).decode()
         request = urllib.request.Request(where + path, headers={"Authorization": f"Basic {token}"})  # noqa: S310 - http(s) alone
         try:

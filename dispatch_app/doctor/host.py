@@ -199,6 +199,12 @@ class Host:
             raise LookError(f"there is no user {self.directive('User')}")
         return run(*command, user=self.user, cwd=cwd)
 
+    @cached_property
+    def on_ec2(self) -> bool:
+        """Whether this is an EC2 instance, and no container on one (AWS, "Identify EC2 instances")."""
+        names = (_text(Path("/sys/class/dmi/id", name)).strip() for name in ("sys_vendor", "board_vendor"))
+        return "Amazon EC2" in names and not Path("/run/systemd/container").exists()
+
     # -- the settings -----------------------------------------------------------------
 
     @cached_property

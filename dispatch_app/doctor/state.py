@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pkgutil
+import re
 import sys
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from ..suspects import MEMORY
 from .commands import run
 from .host import Host
 from .units import words
@@ -61,6 +64,18 @@ class State:
             return None
         done = run(sys.executable, "-I", "-B", "-", str(self.ledger), user=user, text=program)
         return done.last_line or None if done.code == 0 else None
+
+    def deaths(self) -> dict[str, int]:
+        """Return how many processes died over which message; the service's user may have written anything there."""
+        user, directory = self._host.user, self.directory
+        if user is None or directory is None:
+            return {}
+        done = run("cat", str(directory / MEMORY), user=user)
+        try:
+            found = json.loads(done.output) if done.code == 0 else {}
+            return {name: int(count) for name, count in found.items() if re.fullmatch("[0-9a-f]{32}", name)}
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return {}
 
     def lock(self) -> Lock | None:
         """Return the write lock that another process holds on the ledger, by /proc/locks (proc(5))."""

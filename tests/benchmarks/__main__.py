@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import docker
 import pika
+from pika.exceptions import AMQPError
 
 from dispatch_app.ledger import Ledger
 from tests.integration.consumer.harness import USER, Broker, until
@@ -79,6 +81,16 @@ class Run:
     p99: float = 0.0
 
 
+class RunError(Exception):
+    """A peer has ended before its run did."""
+
+
+def free_port() -> int:
+    """Return a port of this machine that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 class Running:
     """A peer's process and its log."""
 
@@ -90,7 +102,7 @@ class Running:
         if peer.ledger:
             shutil.copy(filled_ledger(peer.ledger), state / "ledger.db")
         environment = {
-            "PATH": os.environ["PATH"], "STATE_DIRECTORY": str(state), "DISPATCH_HTTP": "127.0.0.1:19672",
+            "PATH": os.environ["PATH"], "STATE_DIRECTORY": str(state), "DISPATCH_HTTP": f"127.0.0.1:{free_port()}",
             "AMQP_HOST": host, "AMQP_PORT": str(port), "AMQP_VHOST": broker.vhost,
             "AMQP_USER": USER, "AMQP_PASS": broker.password,
         }  # fmt: skip
@@ -103,7 +115,8 @@ class Running:
 
     def look(self) -> int:
         """Return how many orders are done. This has to be cheap, because it runs beside the work that is measured."""
-        assert self.process.poll() is None, self._path.read_text()[-2000:]
+        if self.process.poll() is not None:
+            raise RunError(f"{self._peer.name} ended: {self._path.read_text(errors='replace')[-2000:].strip()}")
         new = self._read.read()
         new = new[: new.rfind(b"\n") + 1]  # leaves a half-written line for the next look
         self._read.seek(len(self._text) + len(new))
@@ -218,6 +231,28 @@ def latency(peer: Peer, broker: Broker, host: str, port: int, run: Run) -> None:
     run.p50, run.p99 = delays[49], delays[98]
 
 
+def one_run(peer: Peer, broker: Broker, host: str, port: int, into: list[Run]) -> tuple[str, bool]:
+    """Make one run and keep its figures; return what to tell of it, and whether it failed."""
+    run = Run()
+    try:
+        backlog(peer, broker, host, port, run)
+        latency(peer, broker, host, port, run)
+    # A late fault of one run, its broker's included, must not take the figures of all others with it.
+    except (RunError, AssertionError, OSError, AMQPError, ValueError, KeyError) as error:
+        return f"failed: {error!r}", True
+    into.append(run)
+    return f"{run.rate:8,.0f} orders/s  {run.cpu:5.1f} µs", False
+
+
+def medians(done: dict[str, list[Run]]) -> dict[str, Run]:
+    """Return the median of each figure; a peer without a run that went well has none."""
+    return {
+        name: Run(*(statistics.median(vars(run)[figure] for run in each) for figure in vars(Run())))
+        for name, each in done.items()
+        if each
+    }
+
+
 def show(figures: dict[str, Run]) -> None:
     """Print the table, and which of the aims are reached."""
     columns: list[tuple[str, Callable[[Run], float], str]] = [
@@ -228,8 +263,12 @@ def show(figures: dict[str, Run]) -> None:
     print(f"{'':12}" + "".join(f"{name:>12}" for name, *_ in columns))
     for name, run in figures.items():
         print(f"{name:12}" + "".join(f"{format(value(run), form):>12}" for _, value, form in columns))
-    dispatch = figures["dispatch"]
+    dispatch = figures.get("dispatch")
+    if dispatch is None:
+        return
     for name in ("Go original", "Go lean"):
+        if name not in figures:
+            continue
         go = figures[name]
         print(f"\ndispatch beside {name} (aims: at least 1.0, at most 1.0, at most 0.5):")
         rate, cpu, memory = dispatch.rate / go.rate, dispatch.cpu / go.cpu, dispatch.memory / go.memory
@@ -288,27 +327,22 @@ def main() -> int:
             channel.exchange_declare("robot-shop", "direct", durable=True)
             channel.queue_declare("orders", durable=True)
             channel.queue_bind("orders", "robot-shop", "orders")
+        faults = 0
         done: dict[str, list[Run]] = {peer.name: [] for peer in PEERS}
         for number in range(runs):
             for peer in PEERS:
-                run = Run()
-                backlog(peer, broker, host, port, run)
-                latency(peer, broker, host, port, run)
-                done[peer.name].append(run)
-                print(
-                    f"run {number + 1} of {runs}: {peer.name:12} {run.rate:8,.0f} orders/s  {run.cpu:5.1f} µs",
-                    flush=True,
-                )
+                told, failed = one_run(peer, broker, host, port, done[peer.name])
+                faults += failed
+                print(f"run {number + 1} of {runs}: {peer.name:12} {told}", flush=True)
     finally:
         broker.ctl("delete_vhost", broker.vhost)
     print(
         f"\nMedians of {runs} runs, {ORDERS:,} waiting orders; latency at {RATE} orders/s; {os.cpu_count()} processors"
     )
-    show({
-        name: Run(*(statistics.median(vars(run)[figure] for run in each) for figure in vars(Run())))
-        for name, each in done.items()
-    })  # fmt: skip
-    return 0
+    if faults:
+        print(f"{faults} runs failed and are left out")
+    show(medians(done))
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

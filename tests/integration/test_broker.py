@@ -106,7 +106,10 @@ def test_the_user_may_do_what_payment_and_dispatch_do_and_nothing_else(site: Sit
     for exchange in ("robot-shop", "roboshop"):
         settings = load({"AMQP_HOST": BROKER, "AMQP_PASS": "unused", "AMQP_EXCHANGE": exchange})
         with site.channel() as channel:
-            topology.declare(channel, settings)
+            topology.declare_exchange(channel, settings)
+            for name, arguments in topology.queues(settings).items():
+                channel.queue_declare(name, durable=True, arguments=arguments)
+            channel.queue_bind(settings.queue, exchange, settings.routing_key)
             channel.confirm_delivery()
             channel.basic_publish(exchange, "orders", b"an order", mandatory=True)
             channel.basic_publish("", topology.retry_queue(settings, 0), b"an order", mandatory=True)

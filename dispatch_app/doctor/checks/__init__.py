@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import flow, ledger, login, network, queues, release, service, settings
+from . import flow, ledger, login, memory, network, queues, release, service, settings
 
 CHECKS = (
     *service.EXISTS,
@@ -14,6 +14,7 @@ CHECKS = (
     *login.CHECKS,
     *ledger.CLOCK,
     *queues.DECLARED,
+    *memory.CHECKS,
     *service.RUNS,
     *queues.PRESENT,
     *flow.CHECKS,

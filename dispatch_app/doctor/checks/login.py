@@ -18,6 +18,9 @@ def logged_in(kind: str, case: Case) -> Finding | None:
         return None
     if kind == "tls-expired":
         return provision(found.evidence, "RabbitMQ's certificate has expired.", "rabbitmq")
+    if kind == "tls-untrusted" and case.broker.malformed:
+        return provision(found.evidence, "RabbitMQ's certificate or its CA is malformed: it has to be issued anew.",
+                         "rabbitmq")  # fmt: skip
     if kind == "tls-untrusted":
         return provision(found.evidence, "This host does not trust RabbitMQ's certificate: "
                           "dispatch_amqp_tls_ca has to be the CA that signed it.")  # fmt: skip

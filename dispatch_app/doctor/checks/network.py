@@ -31,6 +31,10 @@ def _network(case: Case, attempt: Attempt) -> Finding:
         return Finding(attempt.evidence, "RabbitMQ does not run there, or listens on another port.",
                        "systemctl start rabbitmq-server", BROKER)  # fmt: skip
     if attempt.kind == "broker-filtered":
+        if case.host.on_ec2:
+            cause = "RabbitMQ's security group, the first of that address, has to let this host in"
+            return Finding(attempt.evidence, f"{cause} on port {port}; the fix takes credentials for AWS.",
+                           _authorize(case, attempt.host), BROKER)  # fmt: skip
         allow = f"iptables -I INPUT -p tcp -s {shlex.quote(case.broker.own_address)} --dport {port} -j ACCEPT"
         cause = "A firewall is in the way, or no host has that address; on EC2 RabbitMQ's security group has to let "
         return Finding(attempt.evidence, f"{cause}this host in on port {port}.", allow, BROKER)
@@ -38,6 +42,16 @@ def _network(case: Case, attempt: Attempt) -> Finding:
         return provision(attempt.evidence, "The name in AMQP_HOST does not exist for this host: "
                           "correct dispatch_amqp_host in the inventory, or this host's DNS.")  # fmt: skip
     return provision(attempt.evidence, "No route leads there: correct dispatch_amqp_host in the inventory.")
+
+
+def _authorize(case: Case, host: str) -> str:
+    """Let this host in; where the rule is there already, EC2 refuses a second one and nothing changes."""
+    own, port = case.broker.own_address, case.broker.settings.port
+    address = shlex.quote(f"Name=addresses.private-ip-address,Values={case.broker.address(host)}")
+    find = f"aws ec2 describe-network-interfaces --filters {address} --output text"
+    group = f"$({find} --query 'NetworkInterfaces[0].Groups[0].GroupId')"
+    allow = f'aws ec2 authorize-security-group-ingress --group-id "{group}" --protocol tcp --port {port}'
+    return f"{allow} --cidr {shlex.quote(f'{own}/32')}"
 
 
 def not_amqp(case: Case) -> Finding | None:

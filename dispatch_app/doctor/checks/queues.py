@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from typing import Any
 
 from ... import topology
+from ...settings import Settings
 from ..case import Case
 from ..table import BROKER, ERROR, Check, Finding, LookError
 from . import needs
@@ -19,7 +22,7 @@ def declared_otherwise(case: Case) -> Finding | None:
     try:
         for name, arguments in expected.items():
             found = case.broker.queue(name)
-            if found and (found["arguments"] != (arguments or {}) or not found["durable"] or found["auto_delete"]):
+            if found and _otherwise(s, name, arguments or {}, found):
                 seen = f"queue {name}: durable {found['durable']}, arguments {found['arguments']}"
                 delete = f"rabbitmqctl delete_queue --vhost {vhost} --if-empty {shlex.quote(name)}"
                 cause = (
@@ -29,9 +32,24 @@ def declared_otherwise(case: Case) -> Finding | None:
     except LookError:
         if "declared otherwise" not in told:
             raise
-        delete = f"rabbitmqctl delete_queue --vhost {vhost} --if-empty {shlex.quote(s.queue)}"
-        return Finding(told, "A queue was declared otherwise than RoboShop's services do (406).", delete, BROKER)
+        at_fault = re.search(r"for (queue|exchange) '(.+?)' in vhost", told)
+        kind, name = at_fault.groups() if at_fault else ("queue", s.queue)
+        delete = f"rabbitmqctl delete_queue --vhost {vhost} --if-empty {shlex.quote(name)}"
+        if kind == "exchange":
+            delete = f"rabbitmqadmin --vhost={vhost} delete exchange name={shlex.quote(name)}"
+        return Finding(told, f"The {kind} was declared otherwise than RoboShop's services do (406).", delete, BROKER)
     return None
+
+
+def _otherwise(s: Settings, name: str, wanted: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether the service can't take a queue as it is found; see topology.ways."""
+    arguments = dict(found["arguments"])
+    if name != topology.dead_queue(s):  # which has to be classic
+        given = arguments if name == s.queue else ("x-queue-type",)
+        wanted = {key: value for key, value in wanted.items() if key != "x-queue-type"}
+        for key in [key for key in given if topology.OF_QUORUM.fullmatch(key)]:
+            arguments.pop(key, None)
+    return bool(arguments != wanted or not found["durable"] or found["auto_delete"])
 
 
 def queue_missing(case: Case) -> Finding | None:

@@ -139,7 +139,9 @@ UNIT_FILE = (
 # Does the process run? Faults of the settings, the ledger and the broker come before, for they can be the cause.
 RUNS = (
     Check("service-stopped", "service", ERROR, "the service is started", service_stopped, needs.UNIT),
-    Check("service-failed", "service", ERROR, "the service has not failed", service_failed, needs.UNIT, symptom=True),
-    Check("crash-loop", "service", ERROR, "the service does not crash", crash_loop, needs.UNIT, symptom=True),
+    Check("service-failed", "service", ERROR, "the service has not failed", service_failed,
+          (*needs.UNIT, "out-of-memory"), symptom=True),
+    Check("crash-loop", "service", ERROR, "the service does not crash", crash_loop,
+          (*needs.UNIT, "out-of-memory"), symptom=True),
     Check("service-hung", "service", ERROR, "the process works", service_hung, needs.UNIT),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from dispatch_app import failures
-from tests.integration.consumer.harness import Broker, Proxy, Service
+from tests.integration.consumer.harness import Broker, Proxy, Service, order, until
 
 PASSWORD = "pass-of-the-poor"  # noqa: S105 - of a user made here
 
@@ -73,13 +73,35 @@ def test_an_alarm_keeps_nobody_waiting(service: Service, broker: Broker) -> None
 
 def test_a_queue_declared_otherwise(service: Service, broker: Broker) -> None:
     with closing(broker.connect()) as other:
-        other.channel().queue_declare("orders", durable=True, arguments={"x-queue-type": "quorum"})
-    refused(service, failures.DECLARED, "declared otherwise", "inequivalent arg 'x-queue-type'")
+        other.channel().queue_declare("orders", durable=True, arguments={"x-max-length": 1000})
+    refused(service, failures.DECLARED, "declared otherwise", "inequivalent arg 'x-max-length'")
     # `run` says so, too, and goes on trying until the fault is mended.
     service.start()
     assert "declared otherwise" in service.await_trouble("declared otherwise")
     broker.ctl("delete_queue", "-p", broker.vhost, "orders")
     service.await_ready()
+
+
+def test_a_queue_that_is_another_connection_s_alone(service: Service, broker: Broker) -> None:
+    with closing(broker.connect()) as other:
+        other.channel().queue_declare("orders", durable=True, exclusive=True)
+        refused(service, failures.DECLARED, "another connection's alone", "list_queues")
+
+
+def test_quorum_queues_are_consumed_as_they_are(service: Service, broker: Broker) -> None:
+    quorum = {"x-queue-type": "quorum"}
+    with closing(broker.connect()) as other:
+        channel = other.channel()
+        channel.queue_declare("orders", durable=True, arguments={**quorum, "x-delivery-limit": 50})
+        retry = {"x-message-ttl": 1000, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "orders"}
+        channel.queue_declare("orders.retry.1s", durable=True, arguments={**quorum, **retry})
+    done = service.command("check")
+    assert done.returncode == 0, done.stderr
+    service.start()
+    service.await_ready()
+    broker.publish(order("of-a-quorum"), b"no order")
+    service.await_dispatched("of-a-quorum")
+    until(lambda: broker.messages()["orders.dead"] == 1)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Bodies: both generations are read, everything else is refused with a reason, nothing else is raised."""
 
 import contextlib
+import gzip
 import json
 import re
 import sqlite3
@@ -94,6 +95,12 @@ def test_what_publish_sends_differs_from_order_to_order() -> None:
         (b'{"orderid": "a\nb"}', "bad-order-id"),
         (b'{"orderid": 1' + b"0" * 5000 + b"}", "bad-order-id"),
         (b'{"orderid": "Jos\xe9', "not-utf8"),
+        (gzip.compress(b'{"orderid": "x"}', mtime=0), "not-utf8"),
+        (b'{"orderid": "a\\u0000b"}', "bad-order-id"),
+        (b'{"orderid": 1e999}', "wrong-type"),
+        (b'{"orderid": NaN}', "wrong-type"),
+        (b'{"orderid": 7.0}', "wrong-type"),
+        (b"\xef\xbb\xbf", "not-json"),
     ],
 )
 def test_what_is_no_order_is_refused_with_a_reason(body: bytes, reason: str) -> None:
@@ -117,6 +124,8 @@ def test_a_body_that_is_too_large_is_not_decoded(monkeypatch: pytest.MonkeyPatch
         (b'\xef\xbb\xbf{"orderid": "x"}', ("x", None, None, None)),
         (b'{"orderid": "x", "user": "Jos\xe9"}', ("x", "Jos\\udce9", None, None)),
         (b'{"orderid": "x", "user": "a\tb\x1b"}', ("x", "a\\tb\\x1b", None, None)),
+        (b'{"orderid": "x", "user": "a\\u0000b"}', ("x", "a\\x00b", None, None)),
+        (b'{"orderid": "x", "n": ' + b"[" * 100 + b"]" * 100 + b"}", ("x", None, None, None)),
         (b'{"orderid": "x", "user": "\\ud800"}', ("x", "\\ud800", None, None)),
         (b'{"orderid": "x", "user": {"id": 7}}', ("x", '{"id": 7}', None, None)),
         (b'{"orderid": "x", "user": true}', ("x", "true", None, None)),

@@ -119,6 +119,20 @@ def test_head_and_queries_are_answered_as_monitors_ask(server: int) -> None:
     assert (status, b"dispatch_ready" in body) == (200, True)
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"])
+def test_what_would_change_something_is_refused_with_what_is_allowed(server: int, method: str) -> None:
+    with closing(http.client.HTTPConnection("127.0.0.1", server, timeout=2)) as client:
+        client.request(method, "/readyz")
+        reply = client.getresponse()
+        assert (reply.status, reply.getheader("Allow"), reply.read()) == (405, "GET, HEAD", b"only GET and HEAD\n")
+
+
+@pytest.mark.parametrize("path", ["/", "/readyz/", "/metric", "/?/readyz"])
+def test_an_unknown_path_is_not_found(server: int, path: str) -> None:
+    assert (answer(server, path) or (0,))[0] == 404
+    assert answer(server, path, "HEAD") == (404, b"")
+
+
 @pytest.fixture
 def drip() -> Iterator[Callable[[int, int], list[socket.socket]]]:
     """Yield a function that opens connections, each of which has sent half a request."""

@@ -1,0 +1,35 @@
+"""Memory: was the service's process killed because it needed too much, and over which message?"""
+
+from __future__ import annotations
+
+from ...suspects import DEATHS, REASON
+from ..case import Case
+from ..table import ERROR, Check, Finding
+from . import needs
+from .fixes import RESTART, provision
+
+_RECENT = 60.0  # seconds since the last start
+
+
+def out_of_memory(case: Case) -> Finding | None:
+    unit = case.host.unit
+    # Result= is of the last run, and a service that runs again has none yet; of the runs before, the journal tells.
+    again = case.host.active and case.host.uptime < _RECENT and int(unit["NRestarts"] or 0) > 0
+    told = [line for line in case.host.journal if "oom-kill" in line] if again else []
+    if unit["Result"] != "oom-kill" and not told:
+        return None
+    seen = f"result oom-kill, {unit['NRestarts'] or 0} restarts"
+    deaths = case.state.deaths()
+    if deaths:
+        message, count = max(deaths.items(), key=lambda entry: entry[1])
+        seen += f"; {count} of its processes died over the message whose BLAKE2b-128 is {message}"
+        cause = (
+            "The kernel killed the service for its memory while it worked on that message. After "
+            f"{DEATHS} deaths Dispatch puts it among the dead letters ({REASON}), and all other orders go on."
+        )
+        return Finding(seen, cause, RESTART)
+    cause = "The kernel killed the service for its memory, and no message is known to be at fault"
+    return provision(seen, f"{cause}: raise MemoryMax in dispatch_limits, or lower DISPATCH_PREFETCH.")
+
+
+CHECKS = (Check("out-of-memory", "service", ERROR, "the service has the memory it needs", out_of_memory, needs.UNIT),)

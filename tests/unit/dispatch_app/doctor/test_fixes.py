@@ -1,0 +1,125 @@
+"""Every word that a fix takes from a host or a broker is quoted, in whichever check the fix is made."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dispatch_app import topology
+from dispatch_app.doctor import checks
+from dispatch_app.doctor.broker import Attempt
+from dispatch_app.doctor.checks import login, network, queues, service
+from dispatch_app.doctor.table import LookError
+from dispatch_app.settings import load
+
+AWKWARD = "a b;touch x"
+SETTINGS = load({"AMQP_HOST": "mq", "AMQP_PASS": "p", "AMQP_USER": AWKWARD, "AMQP_VHOST": AWKWARD, "AMQP_QUEUE": "a b"})
+PROGRAMS = re.compile(
+    r"(^|&& |\$\()(ansible|apt-get|aws|cd|chmod|chown|dnf|find|go|iptables|journalctl|kill|ln|mkdir|mount|mv|"
+    r"rabbitmqadmin|rabbitmqctl|rm|sed|systemctl|timedatectl|useradd|venv/bin/python) "
+)
+# What stands in fixes unquoted: numbers, and text that has been quoted where it was made.
+QUOTED = {
+    "port", "found.pid", "where", "vhost", "own", "closed", "venv", "install", "remove", "add", "edit", "old", "aside",
+    "mode", "find", "group", "arguments", "address", "pip", "wheels", "without", "interpreter", "allow", "fix",
+    "path.name",
+}  # fmt: skip
+
+
+def unquoted(source: str) -> Iterator[str]:
+    """Yield what the commands in a module's f-strings take as it is."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        text = "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
+        if not PROGRAMS.search(text):
+            continue
+        for part in node.values:
+            if isinstance(part, ast.FormattedValue):
+                word = ast.unparse(part.value)
+                if not (word.isupper() or re.match(r"(shlex\.quote|quoted|_grant)\(", word) or word in QUOTED):
+                    yield word
+
+
+@pytest.mark.parametrize("module", sorted(Path(checks.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_no_fix_takes_a_word_as_it_is(module: Path) -> None:
+    if module.stem != "flow":  # which has a test of its own
+        assert list(unquoted(module.read_text())) == []
+
+
+def test_a_word_that_is_taken_as_it_is_would_be_found() -> None:
+    assert list(unquoted("f'chmod a+r {path} && {RESTART}'")) == ["path"]
+    assert list(unquoted("f'{where} is {mode}'")) == []
+
+
+def case(**broker: Any) -> Any:
+    """A host whose broker says what is given."""
+    host = SimpleNamespace(unit={"StatusText": broker.pop("told", "")}, ours=True, on_ec2=broker.pop("on_ec2", False))
+    defaults = {"settings": SETTINGS, "host": None, "own_address": AWKWARD, "address": lambda name: name}
+    return SimpleNamespace(host=host, broker=SimpleNamespace(**{**defaults, **broker}))
+
+
+def words(command: str) -> list[str]:
+    """Split a command as a shell does, its operators apart."""
+    return list(shlex.shlex(command, posix=True, punctuation_chars=True))
+
+
+def missing(_: str) -> None:
+    raise LookError("no management API")
+
+
+def test_awkward_names_are_one_word_each() -> None:
+    filtered = Attempt(AWKWARD, "broker-filtered", "")
+    refused = "declared otherwise (inequivalent arg 'x' for {} 'a b;touch x' in vhost '/')"
+    found = [
+        network.reached("broker-filtered", case(attempts=[filtered])),
+        login.logged_in("vhost-missing", case(login=Attempt("mq", "vhost-missing", ""))),
+        login.permission_missing(case(login=Attempt("mq", "", ""), denied=lambda: "no")),
+        queues.declared_otherwise(case(queue=lambda _: {"arguments": {"x": 1}, "durable": True, "auto_delete": False})),
+        queues.declared_otherwise(case(queue=missing, told=refused.format("queue"))),
+        queues.declared_otherwise(case(queue=missing, told=refused.format("exchange"))),
+        service._overridden({f"/usr/lib/systemd/system/service.d/{AWKWARD}": ["User"]}),
+    ]
+    for finding in found:
+        assert finding
+        assert not {";", "touch"} & set(words(finding.command)), finding.command
+
+
+def test_a_closed_security_group_is_named_on_ec2_and_the_firewall_elsewhere() -> None:
+    filtered = [Attempt("10.0.0.5", "broker-filtered", "")]
+    finding = network.reached("broker-filtered", case(attempts=filtered, on_ec2=True, own_address="10.0.0.9"))
+    assert finding
+    assert "security group" in finding.cause
+    assert "Values=10.0.0.5" in finding.command
+    assert finding.command.startswith("aws ec2 authorize-security-group-ingress --group-id ")
+    assert finding.command.endswith("--protocol tcp --port 5672 --cidr 10.0.0.9/32")
+    assert "iptables" not in finding.command
+    finding = network.reached("broker-filtered", case(attempts=filtered, own_address="10.0.0.9"))
+    assert finding
+    assert finding.command == "iptables -I INPUT -p tcp -s 10.0.0.9 --dport 5672 -j ACCEPT"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "fine"),
+    [
+        ("a b", {"x-queue-type": "quorum"}, True),
+        ("a b", {"x-queue-type": "quorum", "x-delivery-limit": -1}, True),
+        ("a b", {"x-max-length": 5}, False),
+        ("a b.dead", {"x-queue-type": "quorum"}, False),
+        ("a b.retry.1s", {**(topology.queues(SETTINGS)["a b.retry.1s"] or {}), "x-queue-type": "quorum"}, True),
+        ("a b.retry.1s", {"x-queue-type": "quorum"}, False),
+    ],
+)
+def test_the_doctor_refuses_what_the_service_refuses(name: str, arguments: dict[str, Any], fine: bool) -> None:
+    def queue(asked: str) -> dict[str, Any]:
+        given = arguments if asked == name else topology.queues(SETTINGS)[asked]
+        return {"arguments": given or {}, "durable": True, "auto_delete": False}
+
+    assert (queues.declared_otherwise(case(queue=queue)) is None) == fine
