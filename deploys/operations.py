@@ -7,14 +7,15 @@ asks the host nothing more.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
+from pathlib import Path
 
-from pyinfra.api import FileUploadCommand, StringCommand, operation
+from pyinfra.api import StringCommand, operation
 
 from deploys import programs
 from deploys.desired import Values
 
-Commands = Generator[StringCommand | FileUploadCommand, None, None]
+Commands = Generator[StringCommand, None, None]
 
 INSTALL = {
     "apt": "apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=300",
@@ -61,9 +62,7 @@ def directory(wanted: Values, unlike: list[str]) -> Commands:
 @operation()
 def release(source: str, request: Values) -> Commands:
     """Build a release by the role's program; `source` is the artifact on the controller, "" where the host has it."""
-    if source:
-        yield FileUploadCommand(source, request["plan"]["artifact"])
-    yield from _run("app_build", request)
+    yield from _run("app_build", request, {request["plan"]["artifact"]: Path(source)} if source else {})
 
 
 @operation()
@@ -78,8 +77,8 @@ def drain(argv: list[str]) -> Commands:
     yield _command(*argv)
 
 
-def _run(program: str, request: Values) -> Commands:
-    yield StringCommand(programs.command(), _stdin=programs.stdin(program, request))
+def _run(program: str, request: Values, files: Mapping[str, Path] | None = None) -> Commands:
+    yield StringCommand(programs.command(), _stdin=programs.stdin(program, request, files))
 
 
 def _command(*words: str) -> StringCommand:
