@@ -1,8 +1,8 @@
 """Runs one of the roles' programs on a host: ``python3 -I -S -c <this text>``, by its own Python.
 
 Standard input is JSON: ``modules``, a list of names and texts in which each module comes after those it imports;
-``request``, the argument for the `main` of the last one; and ``files``, base64 of what to write for it, by path. The exit
-code is what that `main` returns.
+``request``, the argument for the `main` of the last one; and ``files``, base64 of what to write for it, by path. The
+exit code is what that `main` returns.
 """
 
 import base64
@@ -20,8 +20,7 @@ def module(name: str) -> types.ModuleType:
 
 asked = json.load(sys.stdin)
 for path, content in asked["files"].items():
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with open(os.open(path, flags, 0o600), "wb") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
         file.write(base64.b64decode(content))
 module("ansible")
 package = module("ansible.module_utils")

@@ -26,8 +26,8 @@ def command() -> str:
 def stdin(program: str, request: object, files: Mapping[str, Path] | None = None) -> Unseen:
     """Standard input for `command`: `program`, a module in some role's ``module_utils``, and the request for it.
 
-    `files` of the controller are written on the host first, by their paths there. They travel this way, and not by SFTP,
-    because SFTP ends where a login's .bashrc prints.
+    `files` of the controller are written on the host first, by their paths there. They travel this way, because SFTP
+    fails where a login's .bashrc prints.
     """
     contents = {path: base64.b64encode(file.read_bytes()).decode() for path, file in (files or {}).items()}
     return Unseen(json.dumps({"modules": modules(program), "request": request, "files": contents}) + "\n")

@@ -83,6 +83,7 @@ def _build(wanted: Values, found: Values) -> None:
             dest=zip_file,
             sha256sum=sha256,
             mode="600",
+            temp_dir="/var/cache",  # named here, pyinfra need not ask for one, which a login that prints would garble
         )
     plan = {
         "artifact": zip_file,

@@ -120,5 +120,5 @@ def test_a_host_s_answer_is_read_whatever_its_login_prints(printed: list[str]) -
 
 
 def test_a_host_that_gives_no_answer_is_no_crash() -> None:
-    with pytest.raises(FactProcessError, match="no answer among what the host printed: .*Welcome"):
+    with pytest.raises(FactProcessError, match=r"no answer among what the host printed: .*Welcome"):
         State().process(["Welcome!"])
