@@ -36,11 +36,18 @@ def packages(manager: str, missing: Iterable[str]) -> Commands:
 
 
 @operation()
-def account(wanted: Values, found: Values | None, home: str) -> Commands:
-    """Create a system user, or correct its entry; the home of an existing user stays."""
+def account(wanted: Values, found: Values | None, home: str, group: bool = False) -> Commands:
+    """Create a system user, or correct its entry; the home of an existing user stays.
+
+    `group` says whether its group exists, which useradd(8) would else refuse to create. A foreign user, of LDAP for
+    example, is used as it is.
+    """
     if found is None:
         entry = ["--comment", wanted["comment"], "--home-dir", home, "--shell", wanted["shell"]]
+        entry += ["--gid", wanted["name"]] if group else []
         yield _command("useradd", "--system", "--no-create-home", *entry, wanted["name"])
+        return
+    if found.get("foreign"):
         return
     unlike = [key for key in ("comment", "shell") if found[key] != wanted[key]]
     entry = [word for key in unlike for word in (f"--{key}", wanted[key])] + ([] if found["locked"] else ["--lock"])

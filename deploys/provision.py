@@ -60,6 +60,7 @@ def _provision(wanted: Values) -> None:
         wanted=wanted["host"]["account"],
         found=found["account"],
         home=home["path"],
+        group=found["group"],
     )
     operations.directory(name="Runbook step 2, create its directory", wanted=home, unlike=found["home"])
     if found["steps"]["release"]:

@@ -13,6 +13,12 @@ from pathlib import Path
 
 import paramiko
 import pytest
+from paramiko.common import (
+    AUTH_FAILED,
+    AUTH_SUCCESSFUL,
+    OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_SUCCEEDED,
+)
 
 from tests.lab.ansible import ROOT
 from tests.second_engine import PYINFRA
@@ -32,15 +38,15 @@ class Login(paramiko.ServerInterface):
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         del username
-        return paramiko.AUTH_SUCCESSFUL if key == self.key else paramiko.AUTH_FAILED
+        return AUTH_SUCCESSFUL if key == self.key else AUTH_FAILED
 
     def check_auth_password(self, username: str, password: str) -> int:
         del username
-        return paramiko.AUTH_SUCCESSFUL if not self.key and password == PASSWORD else paramiko.AUTH_FAILED
+        return AUTH_SUCCESSFUL if not self.key and password == PASSWORD else AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
         del chanid
-        return paramiko.OPEN_SUCCEEDED if kind == "session" else paramiko.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+        return OPEN_SUCCEEDED if kind == "session" else OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         threading.Thread(target=self.execute, args=(channel, command.decode())).start()

@@ -33,10 +33,16 @@ ENTRY = {key: ACCOUNT[key] for key in ("comment", "shell")}
         ({**ENTRY, "locked": True}, []),
         ({**ENTRY, "locked": False}, ["usermod --lock roboshop"]),
         ({**ENTRY, "shell": "/bin/sh", "locked": True}, ["usermod --shell /usr/sbin/nologin roboshop"]),
+        ({"comment": "Shop", "shell": "/bin/sh", "locked": False, "foreign": True}, []),
     ],
 )
 def test_an_account_is_changed_in_what_differs(found: dict[str, Any] | None, commands: list[str]) -> None:
     assert [command.get_raw_value() for command in operations.account._inner(ACCOUNT, found, "/app")] == commands
+
+
+def test_a_new_user_gets_the_group_of_its_name_that_is_there() -> None:
+    (command,) = operations.account._inner(ACCOUNT, None, "/app", group=True)
+    assert command.get_raw_value().endswith(" --gid roboshop roboshop")
 
 
 def test_a_directory_is_labelled_where_selinux_says_so() -> None:

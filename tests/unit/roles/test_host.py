@@ -209,6 +209,38 @@ def test_an_account_is_known_by_odd_files_too(
 
 
 @pytest.mark.parametrize(
+    ("line", "shadow", "known"),
+    [
+        ("roboshop:x:1:1::/:/bin/sh\n", "roboshop:!:1\n", {"locked": True}),
+        # usermod(8) --lock writes this where shadow(5) has no line for the user.
+        ("roboshop:!x:1:1::/:/bin/sh\n", "", {"locked": True}),
+        ("roboshop:!x:1:1::/:/bin/sh\n", None, {"locked": True}),
+        ("roboshop:x:1:1::/:/bin/sh\n", None, {"locked": False}),
+        ("roboshop:x:1:1::/:/bin/sh\n", "roboshop:!", {"locked": True}),
+        ("root:x:0:0::/:/bin/sh\nroboshop2:x:1:1::/:/bin/sh\n", "", {"locked": False, "foreign": True}),
+        ("", None, {"locked": False, "foreign": True}),
+    ],
+)
+def test_a_user_is_known_by_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, shadow: str | None, known: dict[str, bool]
+) -> None:
+    (tmp_path / "passwd").write_text(line)
+    if shadow is not None:
+        (tmp_path / "shadow").write_text(shadow)
+    monkeypatch.setattr(app_host, "PASSWD", tmp_path / "passwd")
+    monkeypatch.setattr(app_host, "SHADOW", tmp_path / "shadow")
+    password = line.partition("roboshop:")[2].partition(":")[0] or "*"
+    entry = SimpleNamespace(pw_gecos="Shop", pw_shell="/bin/sh", pw_passwd=password)
+    monkeypatch.setattr(app_host.pwd, "getpwnam", lambda _: entry)
+    assert app_host.account("roboshop") == {"comment": "Shop", "shell": "/bin/sh", **known}
+
+
+def test_a_group_is_known_by_its_name() -> None:
+    assert app_host.group_exists("root")
+    assert not app_host.group_exists("nobody-of-that-name")
+
+
+@pytest.mark.parametrize(
     ("programs", "answer"),
     [
         (("apt-get", "dpkg-query"), r"installed python3.11-venv\nconfig-files removed\n"),

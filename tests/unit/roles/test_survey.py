@@ -108,6 +108,12 @@ def test_what_has_drifted_is_named_and_its_step_has_something_to_do(
     assert any(said in change for change in found["changes"]), found["changes"]
 
 
+def test_a_foreign_user_is_used_as_it_is(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = {"comment": "Shop", "shell": "/bin/bash", "locked": False, "foreign": True}
+    monkeypatch.setattr(app_host, "account", lambda _: foreign)
+    assert app_survey.compare(host.wanted)["changes"] == []
+
+
 @pytest.mark.parametrize(
     ("asked", "now", "drains"),
     [
