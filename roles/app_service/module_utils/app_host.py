@@ -94,13 +94,10 @@ def account(name: str) -> dict[str, Any] | None:
         entry = pwd.getpwnam(name)
     except KeyError:
         return None
-    # Without a line in shadow(5), or without that file, passwd(5) has the password, or says that there is none.
-    passwords = [_column(SHADOW, name) or "", entry.pw_passwd]
-    found = {
-        "comment": entry.pw_gecos,
-        "shell": entry.pw_shell,
-        "locked": any(password.startswith("!") for password in passwords),
-    }
+    password = entry.pw_passwd
+    if password == "x":  # passwd(5): it stands in shadow(5), and without a line there, none lets the user in
+        password = _column(SHADOW, name) or "!"
+    found = {"comment": entry.pw_gecos, "shell": entry.pw_shell, "locked": password.startswith("!")}
     return found if _column(PASSWD, name) is not None else {**found, "foreign": True}
 
 

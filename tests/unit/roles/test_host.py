@@ -192,8 +192,8 @@ def test_in_an_image_a_service_has_to_be_enabled_alone(
         (b"\xff:x:1\n{name}:!:1\n", True),
         (b"{name}:*:19000::::::\n", False),
         (b"{name}:$y$hash:19000::::::\n", False),
-        (b"another:!:1\n+\n", False),
-        (b"", False),
+        (b"another:$y$hash:1\n+\n", True),  # without a line for the user, no password lets it in
+        (b"", True),
     ],
 )
 def test_an_account_is_known_by_odd_files_too(
@@ -212,11 +212,13 @@ def test_an_account_is_known_by_odd_files_too(
     ("line", "shadow", "known"),
     [
         ("roboshop:x:1:1::/:/bin/sh\n", "roboshop:!:1\n", {"locked": True}),
-        # usermod(8) --lock writes this where shadow(5) has no line for the user.
-        ("roboshop:!x:1:1::/:/bin/sh\n", "", {"locked": True}),
-        ("roboshop:!x:1:1::/:/bin/sh\n", None, {"locked": True}),
-        ("roboshop:x:1:1::/:/bin/sh\n", None, {"locked": False}),
-        ("roboshop:x:1:1::/:/bin/sh\n", "roboshop:!", {"locked": True}),
+        ("roboshop:x:1:1::/:/bin/sh\n", "roboshop:$y$hash:1\n", {"locked": False}),
+        ("roboshop:x:1:1::/:/bin/sh\n", "", {"locked": True}),
+        ("roboshop:x:1:1::/:/bin/sh\n", None, {"locked": True}),
+        # Without shadow(5), usermod(8) --lock writes this.
+        ("roboshop:!$y$hash:1:1::/:/bin/sh\n", None, {"locked": True}),
+        ("roboshop:$y$hash:1:1::/:/bin/sh\n", None, {"locked": False}),
+        ("roboshop::1:1::/:/bin/sh\n", "roboshop:!:1\n", {"locked": False}),
         ("root:x:0:0::/:/bin/sh\nroboshop2:x:1:1::/:/bin/sh\n", "", {"locked": False, "foreign": True}),
         ("", None, {"locked": False, "foreign": True}),
     ],
