@@ -94,10 +94,10 @@ def account(name: str) -> dict[str, Any] | None:
         entry = pwd.getpwnam(name)
     except KeyError:
         return None
-    password = entry.pw_passwd
-    if password == "x":  # passwd(5): it stands in shadow(5), and without a line there, none lets the user in
-        password = _column(SHADOW, name) or "!"
-    found = {"comment": entry.pw_gecos, "shell": entry.pw_shell, "locked": password.startswith("!")}
+    hashed = entry.pw_passwd
+    if hashed == "x":  # passwd(5): the hash stands in shadow(5); without a line there, no password lets the user in
+        hashed = _column(SHADOW, name) or "!"
+    found = {"comment": entry.pw_gecos, "shell": entry.pw_shell, "locked": hashed.startswith("!")}
     return found if _column(PASSWD, name) is not None else {**found, "foreign": True}
 
 

@@ -54,7 +54,7 @@ def _report(host: str, result: Mapping[str, Any], inventory: str) -> dict[str, A
     """One host's report, with its fixes completed by what only the controller knows."""
     report, why = _read(result)
     if report is None:
-        ping = f"ansible {shlex.quote(host)} {inventory} -m ansible.builtin.ping"
+        ping = f"ansible {rendering.pattern(host)} {inventory} -m ansible.builtin.ping"
         fix = {"where": CONTROLLER, "command": ping}
         finding = _finding("not-examined", "", ERROR, why, _NOT_EXAMINED, fix)
         return {"unexamined": why, "healthy": False, "release": None, "findings": [finding]}
