@@ -146,7 +146,7 @@ def test_a_login_that_greets_is_asked_all_the_same(tmp_path: Path) -> None:
         "dispatch_artifact": "http://rabbit/x.zip",
         "dispatch_artifact_sha256": "0" * 64,
         # With this the program that runs on the host has something to answer that depends on no host.
-        "python_runtime_systems": {"None-0": {}},
+        "python_runtime_systems": {"None-0": {"interpreter": "/python"}},
     }
     with host(tmp_path, None) as variables:
         said = pyinfra(tmp_path, {**variables, **given}, "--dry", "deploys/dispatch.py")
