@@ -9,12 +9,28 @@ import subprocess
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import TextIO
+
+from pyinfra import logger
+from pyinfra.connectors import util
 
 from deploys.desired import Desired, DesiredError, Values
 from deploys.hidden import Hidden
 
 # This run's temporary files; the directory is removed when the process ends.
 _DIRECTORY = tempfile.TemporaryDirectory(prefix="pyinfra-ssh-")
+
+
+def _no_password(prompt: str, _: TextIO | None = None) -> str:
+    logger.error(
+        f"{prompt.removesuffix('sudo password: ')}sudo asks for a password, which pyinfra would give it on the host's "
+        "command line, where all its users can read it. Let it ask for none, or provision this host by Ansible."
+    )
+    return ""  # with which sudo is tried without one, and fails
+
+
+# Where sudo refuses to work without a password, pyinfra would ask for one at the terminal.
+util.getpass = _no_password
 
 
 def reach(desired: Desired, name: str) -> Values:

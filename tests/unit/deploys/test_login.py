@@ -108,6 +108,18 @@ def agent(tmp_path: Path) -> Iterator[tuple[paramiko.PKey, str]]:
         process.terminate()
 
 
+def test_a_sudo_that_asks_for_a_password_is_given_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sudo = tmp_path / "sudo"
+    sudo.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
+    sudo.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with host(tmp_path, None) as variables:
+        given = {"ansible_become": True, "ansible_password": PASSWORD}
+        said = pyinfra(tmp_path, {**variables, **given}, "exec", "--", "true")
+    assert "[h1] sudo asks for a password, which pyinfra would give it" in " ".join(said.split()), said
+    assert "Traceback" not in said
+
+
 def pyinfra(directory: Path, variables: dict[str, object], *arguments: str, agent: str = "") -> str:
     """Run pyinfra on one host with these variables and only this agent; return all that it printed."""
     inventory = directory / "hosts.yml"
