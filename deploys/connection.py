@@ -21,7 +21,8 @@ from deploys.hidden import Hidden
 _DIRECTORY = tempfile.TemporaryDirectory(prefix="pyinfra-ssh-")
 
 
-def _no_password(prompt: str, _: TextIO | None = None) -> str:
+def _no_password(prompt: str = "", stream: TextIO | None = None) -> str:
+    del stream
     logger.error(
         f"{prompt.removesuffix('sudo password: ')}sudo asks for a password, which pyinfra would give it on the host's "
         "command line, where all its users can read it. Let it ask for none, or provision this host by Ansible."
