@@ -128,9 +128,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 @pytest.fixture(scope="module")
 def pair(fresh: Pair) -> Pair:
-    """Each Dispatch host provisioned by its engine: a host whose login greets, and which has the user's group already."""
+    """Each Dispatch host provisioned by its engine; its login greets, and it has the user's group already."""
     for name in (BY_ANSIBLE, BY_PYINFRA):
-        fresh.run(name, f"sed -i '1i printf Welcome' /home/ec2-user/.bashrc && groupadd --gid {GROUP_ID} roboshop")
+        fresh.run(name, f"sed -i '1i echo Welcome' /home/ec2-user/.bashrc && groupadd --gid {GROUP_ID} roboshop")
     fresh.ansible("--limit", BY_ANSIBLE)
     assert fresh.pyinfra("--yes", "--limit", BY_PYINFRA).changed
     return fresh
