@@ -1,10 +1,13 @@
 """Runs one of the roles' programs on a host: ``python3 -I -S -c <this text>``, by its own Python.
 
-Standard input is JSON: ``modules``, a list of names and texts in which each module comes after those it imports, and
-``request``, the argument for the `main` of the last one. The exit code is what that `main` returns.
+Standard input is JSON: ``modules``, a list of names and texts in which each module comes after those it imports;
+``request``, the argument for the `main` of the last one; and ``files``, base64 of what to write for it, by path. The
+exit code is what that `main` returns.
 """
 
+import base64
 import json
+import os
 import sys
 import types
 
@@ -16,6 +19,9 @@ def module(name: str) -> types.ModuleType:
 
 
 asked = json.load(sys.stdin)
+for path, content in asked["files"].items():
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+        file.write(base64.b64decode(content))
 module("ansible")
 package = module("ansible.module_utils")
 for name, text in asked["modules"]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-from pyinfra.api import FactBase, QuoteString, StringCommand
+from pyinfra.api import FactBase, FactProcessError, QuoteString, StringCommand
 
 from deploys.programs import COMMAND
+
+_ANSWER = re.compile(r'\{"(changes|failure)": .*\}$')
 
 
 class State(FactBase[dict[str, Any]]):
@@ -18,4 +21,8 @@ class State(FactBase[dict[str, Any]]):
         return StringCommand(*words, QuoteString(program))
 
     def process(self, output: list[str]) -> dict[str, Any]:
-        return dict(json.loads("\n".join(output)))
+        # A login's .bashrc that prints has its own say first, even on the line of the answer.
+        for line in reversed(output):
+            if answer := _ANSWER.search(line):
+                return dict(json.loads(answer[0]))
+        raise FactProcessError(f"no answer among what the host printed: {output!r}")

@@ -1,7 +1,7 @@
 """Ansible's inventory for pyinfra: the one that ANSIBLE_INVENTORY or else ansible.cfg names.
 
-A host's data says how to reach it and nothing else, so that ``pyinfra … debug-inventory`` prints no secret;
-`deploys.desired` resolves the other variables when they are needed.
+A host's data says how to reach it and nothing else, and hides the passwords among it, so that ``pyinfra …
+debug-inventory`` prints no secret; `deploys.desired` resolves the other variables when they are needed.
 """
 
 from pyinfra import config

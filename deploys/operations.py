@@ -7,14 +7,15 @@ asks the host nothing more.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
+from pathlib import Path
 
-from pyinfra.api import FileUploadCommand, StringCommand, operation
+from pyinfra.api import StringCommand, operation
 
 from deploys import programs
 from deploys.desired import Values
 
-Commands = Generator[StringCommand | FileUploadCommand, None, None]
+Commands = Generator[StringCommand, None, None]
 
 INSTALL = {
     "apt": "apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=300",
@@ -35,11 +36,18 @@ def packages(manager: str, missing: Iterable[str]) -> Commands:
 
 
 @operation()
-def account(wanted: Values, found: Values | None, home: str) -> Commands:
-    """Create a system user, or correct its entry; the home of an existing user stays."""
+def account(wanted: Values, found: Values | None, home: str, group: bool = False) -> Commands:
+    """Create a system user, or correct its entry; the home of an existing user stays.
+
+    `group` says whether its group exists, which useradd(8) would else refuse to create. A foreign user, of LDAP for
+    example, is used as it is.
+    """
     if found is None:
         entry = ["--comment", wanted["comment"], "--home-dir", home, "--shell", wanted["shell"]]
+        entry += ["--gid", wanted["name"]] if group else []
         yield _command("useradd", "--system", "--no-create-home", *entry, wanted["name"])
+        return
+    if found.get("foreign"):
         return
     unlike = [key for key in ("comment", "shell") if found[key] != wanted[key]]
     entry = [word for key in unlike for word in (f"--{key}", wanted[key])] + ([] if found["locked"] else ["--lock"])
@@ -61,9 +69,7 @@ def directory(wanted: Values, unlike: list[str]) -> Commands:
 @operation()
 def release(source: str, request: Values) -> Commands:
     """Build a release by the role's program; `source` is the artifact on the controller, "" where the host has it."""
-    if source:
-        yield FileUploadCommand(source, request["plan"]["artifact"])
-    yield from _run("app_build", request)
+    yield from _run("app_build", request, {request["plan"]["artifact"]: Path(source)} if source else {})
 
 
 @operation()
@@ -78,8 +84,8 @@ def drain(argv: list[str]) -> Commands:
     yield _command(*argv)
 
 
-def _run(program: str, request: Values) -> Commands:
-    yield StringCommand(programs.command(), _stdin=programs.stdin(program, request))
+def _run(program: str, request: Values, files: Mapping[str, Path] | None = None) -> Commands:
+    yield StringCommand(programs.command(), _stdin=programs.stdin(program, request, files))
 
 
 def _command(*words: str) -> StringCommand:

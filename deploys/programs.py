@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploys.desired import ROOT
+from deploys.hidden import Unseen
 
 CARRIER = (Path(__file__).parent / "carrier.py").read_text(encoding="utf-8")
 COMMAND = ["python3", "-I", "-S", "-c", CARRIER]
 _IMPORT = re.compile(r"^from ansible\.module_utils(?:\.(\w+) import|\s+import ([\w, ]+)$)", re.MULTILINE)
-
-
-class Unseen(str):
-    """Text that prints as nothing, because with -v pyinfra logs a fact's arguments, and these may hold secrets."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return "…"
-
-    __repr__ = __str__
-
-    def __format__(self, _: str) -> str:
-        return str(self)
 
 
 def command() -> str:
@@ -34,9 +23,14 @@ def command() -> str:
     return shlex.join(COMMAND)
 
 
-def stdin(program: str, request: object) -> Unseen:
-    """Standard input for `command`: `program`, a module in some role's ``module_utils``, and the request for it."""
-    return Unseen(json.dumps({"modules": modules(program), "request": request}) + "\n")
+def stdin(program: str, request: object, files: Mapping[str, Path] | None = None) -> Unseen:
+    """Standard input for `command`: `program`, a module in some role's ``module_utils``, and the request for it.
+
+    `files` of the controller are written on the host first, by their paths there. They travel this way, because SFTP
+    fails where a login's .bashrc prints.
+    """
+    contents = {path: base64.b64encode(file.read_bytes()).decode() for path, file in (files or {}).items()}
+    return Unseen(json.dumps({"modules": modules(program), "request": request, "files": contents}) + "\n")
 
 
 @functools.cache

@@ -60,6 +60,7 @@ def _provision(wanted: Values) -> None:
         wanted=wanted["host"]["account"],
         found=found["account"],
         home=home["path"],
+        group=found["group"],
     )
     operations.directory(name="Runbook step 2, create its directory", wanted=home, unlike=found["home"])
     if found["steps"]["release"]:
@@ -83,6 +84,7 @@ def _build(wanted: Values, found: Values) -> None:
             dest=zip_file,
             sha256sum=sha256,
             mode="600",
+            temp_dir="/var/cache",  # named here, pyinfra need not ask for one, which a login that prints would garble
         )
     plan = {
         "artifact": zip_file,

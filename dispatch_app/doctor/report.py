@@ -6,6 +6,7 @@ findings that concern several of them. Only `page` needs Jinja.
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -74,7 +75,15 @@ def text(report: Mapping[str, Any]) -> str:
 
 def command(fix: Mapping[str, str], host: str) -> str:
     """Return the command of a fix, for this host."""
-    return fix["command"].replace("{host}", shlex.quote(host))
+    return fix["command"].replace("{host}", pattern(host))
+
+
+def pattern(host: str) -> str:
+    """Return a word of a command line by which Ansible means this host and no other.
+
+    EC2's tags allow characters that have a meaning in a pattern, where `?` stands for any one of them.
+    """
+    return shlex.quote(re.sub(r"[\s:,!&~*\[\]]|^-", "?", host))
 
 
 def fleet_text(fleet: Mapping[str, Any], page: str) -> list[str]:

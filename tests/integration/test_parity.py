@@ -24,6 +24,7 @@ pytestmark = pytest.mark.long
 
 BROKER, BY_ANSIBLE, BY_PYINFRA, EL9 = "parity-broker", "parity-ansible", "parity-pyinfra", "parity-el9"
 SUBNET = "172.31.223.0/24"
+GROUP_ID = 4711
 
 # Packages and the system itself write these, and their content differs between any two hosts, or from minute to minute.
 VOLATILE = re.compile(
@@ -127,7 +128,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 @pytest.fixture(scope="module")
 def pair(fresh: Pair) -> Pair:
-    """Each Dispatch host provisioned by its engine."""
+    """Each Dispatch host provisioned by its engine; its login greets, and it has the user's group already."""
+    for name in (BY_ANSIBLE, BY_PYINFRA):
+        fresh.run(name, f"sed -i '1i echo Welcome' /home/ec2-user/.bashrc && groupadd --gid {GROUP_ID} roboshop")
     fresh.ansible("--limit", BY_ANSIBLE)
     assert fresh.pyinfra("--yes", "--limit", BY_PYINFRA).changed
     return fresh
@@ -139,6 +142,7 @@ def test_both_engines_leave_the_same_on_a_fresh_host(pair: Pair) -> None:
         assert [line for line in by_ansible if line.startswith(f"{path} ")]
     assert len(by_ansible) > 500
     assert by_pyinfra == by_ansible
+    assert pair.run(BY_PYINFRA, "id -g roboshop") == str(GROUP_ID)
 
 
 def test_pyinfra_finds_nothing_to_change_where_ansible_has_been(pair: Pair) -> None:

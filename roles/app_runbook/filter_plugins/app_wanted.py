@@ -196,12 +196,29 @@ def faults(service: Mapping[str, Any], sandbox: object, systems: object) -> list
             f"The home of {name} is {service['home']}. Set it to an absolute path of a directory that is the service's "
             "alone, such as /app."
         )
-    if not isinstance(systems, Mapping):
+    if service["index_url"] and not re.fullmatch(r"https?://\S+", str(service["index_url"])):
+        found.append(f"{name}_index_url is no URL. Set it to that of a package index, or leave it out.")
+    if service["ca_bundle"] and not str(service["ca_bundle"]).startswith("/"):
         found.append(
-            "python_runtime_systems is not a dictionary. Describe your system as "
-            "roles/python_runtime/defaults/main.yml does."
+            f"{name}_ca_bundle is {service['ca_bundle']}. Set it to the absolute path of a file on the host, or leave "
+            "it out."
         )
-    return found
+    return found + _system_faults(systems)
+
+
+def _system_faults(systems: object) -> list[str]:
+    remedy = "Describe your system as roles/python_runtime/defaults/main.yml does."
+    if not isinstance(systems, Mapping):
+        return [f"python_runtime_systems is not a dictionary. {remedy}"]
+    return [
+        f"python_runtime_systems.{system} has no interpreter with an absolute path, or no list of packages. {remedy}"
+        for system, row in systems.items()
+        if not (
+            isinstance(row, Mapping)
+            and str(row.get("interpreter", "")).startswith("/")
+            and isinstance(row.get("packages", []), list)
+        )
+    ]
 
 
 def _directive_faults(variable: str, directives: object) -> list[str]:
@@ -211,6 +228,10 @@ def _directive_faults(variable: str, directives: object) -> list[str]:
     for name, value in directives.items():
         if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", str(name)):
             found.append(f'{variable} has the directive "{name}". Take a name that systemd.directives(7) lists.')
+        elif not all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value])):
+            found.append(
+                f"{variable}.{name} is {json.dumps(value, default=str)}. Set it to a value, or to a list of values."
+            )
         elif re.search(r"[\r\n\0]", str(value)):
             found.append(f"{variable}.{name} has a line break. Set it to a value of one line, or to a list of them.")
     return found

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 SELINUX = Path("/sys/fs/selinux/enforce")  # only where SELinux is enabled, see selinux(8)
+PASSWD = Path("/etc/passwd")
 SHADOW = Path("/etc/shadow")
 # Each prints the status and the name of every package it knows, one to a line.
 QUERIES = {
@@ -85,18 +86,35 @@ def group(number: int) -> str:
 
 
 def account(name: str) -> dict[str, Any] | None:
-    """A user's comment and shell, and whether its password is locked; None where there is no such user."""
+    """A user's comment and shell, and whether its password is locked; None where there is no such user.
+
+    ``foreign`` is there, and true, where the user comes from elsewhere than passwd(5), such as LDAP: usermod(8) can't
+    change it, so it is used as it is.
+    """
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
         return None
-    lines = SHADOW.read_text(encoding="utf-8", errors="replace").splitlines()
-    shadow = dict(line.split(":", 2)[:2] for line in lines if ":" in line)
-    return {
-        "comment": entry.pw_gecos,
-        "shell": entry.pw_shell,
-        "locked": shadow.get(name, "").startswith("!"),
-    }
+    hashed = entry.pw_passwd
+    if hashed == "x":  # passwd(5): the hash stands in shadow(5); without a line there, no password lets the user in
+        hashed = _column(SHADOW, name) or "!"
+    found = {"comment": entry.pw_gecos, "shell": entry.pw_shell, "locked": hashed.startswith("!")}
+    return found if _column(PASSWD, name) is not None else {**found, "foreign": True}
+
+
+def _column(file: Path, name: str) -> str | None:
+    """The second column of a user's line in passwd(5) or shadow(5); None where there is no such line."""
+    lines = text(file).splitlines()
+    return dict(line.split(":", 2)[:2] for line in lines if ":" in line).get(name)
+
+
+def group_exists(name: str) -> bool:
+    """Whether there is a group of this name."""
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 def missing_packages(names: Iterable[str]) -> list[str]:

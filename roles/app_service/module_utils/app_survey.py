@@ -23,8 +23,9 @@ def compare(wanted: Wanted) -> dict[str, Any]:
     release = directory(home, wanted["sha256"], runtime.interpreter)
     packages = app_host.missing_packages(runtime.packages)
     found_account = app_host.account(account["name"])
-    lacks_account = found_account is None or any(
-        found_account[name] != account[name] for name in ("comment", "shell", "locked")
+    lacks_account = found_account is None or (
+        not found_account.get("foreign")
+        and any(found_account[name] != account[name] for name in account.keys() - {"name"})
     )
     # The home may be a link to another volume; what counts is the directory that it leads to.
     unlike_home = app_host.differences(home.resolve(), wanted["home"])
@@ -51,6 +52,7 @@ def compare(wanted: Wanted) -> dict[str, Any]:
         "release": str(release),
         "runtime": {**runtime.as_dict(), "missing": packages},
         "account": found_account,
+        "group": app_host.group_exists(account["name"]),
         "home": unlike_home,
         "steps": steps,
     }

@@ -54,7 +54,7 @@ def _report(host: str, result: Mapping[str, Any], inventory: str) -> dict[str, A
     """One host's report, with its fixes completed by what only the controller knows."""
     report, why = _read(result)
     if report is None:
-        ping = f"ansible {shlex.quote(host)} {inventory} -m ansible.builtin.ping"
+        ping = f"ansible {rendering.pattern(host)} {inventory} -m ansible.builtin.ping"
         fix = {"where": CONTROLLER, "command": ping}
         finding = _finding("not-examined", "", ERROR, why, _NOT_EXAMINED, fix)
         return {"unexamined": why, "healthy": False, "release": None, "findings": [finding]}
@@ -132,6 +132,17 @@ def _of_all(names: list[str], hosts: Mapping[str, dict[str, Any]]) -> list[dict[
     return agreed
 
 
+def text(fleet: Mapping[str, Any], path: str, unwritten: str) -> list[str]:
+    """Return the fleet as lines; `unwritten` is the reason why the page is not at its path, "" if it is."""
+    *lines, page_line = rendering.fleet_text(fleet, path)
+    if unwritten:
+        page_line = (
+            f"The page could not be written to {path} ({unwritten}). Set dispatch_doctor_page to a path that you can "
+            "write to, such as -e dispatch_doctor_page=/tmp/doctor.html"
+        )
+    return [*lines, page_line]
+
+
 def page(fleet: Mapping[str, Any]) -> str:
     """Return the fleet as a page of HTML."""
     return rendering.page(fleet, datetime.now(timezone.utc))
@@ -144,6 +155,6 @@ class FilterModule:
         return {
             "dispatch_doctor_fleet": collect,
             "dispatch_doctor_page": page,
-            "dispatch_doctor_text": rendering.fleet_text,
+            "dispatch_doctor_text": text,
             "dispatch_doctor_findings": rendering.host_text,
         }

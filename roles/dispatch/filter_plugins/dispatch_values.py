@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+_CHECKOUT = Path(__file__).resolve().parents[3]
+if "dispatch_app" not in sys.modules:
+    # As in dispatch_doctor.py: Ansible may have been started anywhere.
+    _spec = importlib.util.spec_from_file_location("dispatch_app", _CHECKOUT / "dispatch_app" / "__init__.py")
+    if _spec is None or _spec.loader is None:
+        raise ImportError(f"{_CHECKOUT} has no dispatch_app")
+    sys.modules["dispatch_app"] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules["dispatch_app"])
+
+from dispatch_app.settings import SettingsError, load  # noqa: E402 - only now it can be found
 
 # `_Reader.hosts` in dispatch_app/settings.py accepts the same; the zone of an IPv6 address follows a %.
 HOST = re.compile(r"[A-Za-z0-9._:%-]+")
@@ -89,12 +103,39 @@ def _environment(values: Mapping[str, Any], _: str) -> list[str]:
             "dispatch_environment is not a dictionary. Set it to settings by their names, such as "
             "{DISPATCH_RETENTION_DAYS: 90}."
         ]
+    asked, problems = _consumer_s_word(environment)
     return [
         f"dispatch_environment has the setting {name}. Take a name that dispatch_app/README.md gives; for AMQP_* there "
         "are the variables dispatch_amqp_*, and STATE_DIRECTORY is systemd's."
         for name in environment
-        if not SETTING.fullmatch(str(name))
-    ]
+        if not SETTING.fullmatch(str(name)) or (str(name).startswith("DISPATCH_") and name not in asked)
+    ] + [f"dispatch_environment.{problem}." for problem in problems]
+
+
+def _consumer_s_word(environment: Mapping[str, Any]) -> tuple[set[str], list[str]]:
+    """The names of the settings that this checkout's consumer knows, and what it finds wrong with those that are given.
+
+    An artifact of another version may think otherwise; its own `check`, on the host, has the last word before a switch.
+    """
+    given = {str(name): str(value) for name, value in environment.items() if str(name).startswith("DISPATCH_")}
+    reading = _Reading({**given, "AMQP_HOST": "rabbit", "AMQP_PASS": "…"})
+    try:
+        load(reading)
+    except SettingsError as error:
+        return reading.asked, error.problems
+    return reading.asked, []
+
+
+class _Reading(dict[str, str]):
+    """An environment that remembers which names it was asked for."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.asked.add(name)
+        return super().get(name, default)
 
 
 def _seconds(values: Mapping[str, Any], _: str) -> list[str]:

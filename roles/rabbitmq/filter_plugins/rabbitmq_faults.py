@@ -155,10 +155,11 @@ def _tls(values: dict[str, Any], host: str) -> Faults:
                 "rabbitmq_tls: true, too."
             )
         return
-    if "/" in host or host.startswith("."):
+    # 255 octets are what Linux allows a file's name, ending included. The CA has the name ca.
+    if "/" in host or host.startswith(".") or len(f"{host}.pem".encode()) > _OCTETS or host == "ca":
         yield (
             f"The host is named {host!r} in the inventory, and no certificate's file can bear that name. Name it "
-            "without / and without a dot in front; on EC2, change its tag Name."
+            "without / and without a dot in front, in 251 octets at most, and not ca; on EC2, change its tag Name."
         )
     yield from _list("rabbitmq_tls_names", values["rabbitmq_tls_names"], _certificate_name)
     yield from _list("rabbitmq_tls_clients", values["rabbitmq_tls_clients"], _client)
@@ -176,8 +177,11 @@ def _certificate_name(variable: str, name: object) -> Faults:
 
 
 def _client(variable: str, name: object) -> Faults:
-    if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w .@-]*", name):
-        yield f"{variable} names {name!r}, which no certificate's file can bear. Use letters, digits, dots and dashes."
+    if not isinstance(name, str) or not re.fullmatch(r"(?!ca\Z)[\w-][\w .@-]{,99}", name):
+        yield (
+            f"{variable} names {name!r}, which no certificate's file can bear. Use letters, digits, dots and dashes; "
+            "ca is the CA's."
+        )
 
 
 class FilterModule:

@@ -16,7 +16,7 @@ PASSWORD = "not-to-be-seen"  # noqa: S105 - that of no service
 
 @pytest.fixture
 def desired(tmp_path: Path) -> Iterator[Callable[..., Desired]]:
-    """What is wanted of the host h1, which has the variables given; those that are None are left out."""
+    """What is wanted of a host, h1 by default, which has the variables given; those that are None are left out."""
     artifact = tmp_path / "good.zip"
     with zipfile.ZipFile(artifact, "w") as archive:
         archive.writestr("requirements.txt", "")
@@ -27,10 +27,10 @@ def desired(tmp_path: Path) -> Iterator[Callable[..., Desired]]:
         "dispatch_artifact": str(artifact),
     }
 
-    def make(**variables: object) -> Desired:
+    def make(host: str = "h1", **variables: object) -> Desired:
         values = {key: value for key, value in {**good, **variables}.items() if value is not None}
         inventory = tmp_path / "hosts.yml"
-        inventory.write_text(json.dumps({"all": {"children": {"dispatch": {"hosts": {"h1": values}}}}}))
+        inventory.write_text(json.dumps({"all": {"children": {"dispatch": {"hosts": {host: values}}}}}))
         made.append(Desired([str(inventory)]))
         return made[-1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,13 @@ from tests.unit.deploys.conftest import PASSWORD
         ({"dispatch_artifact_sha256": "0" * 64}, f"but dispatch_artifact_sha256 says {'0' * 64}"),
         ({"dispatch_artifact": "http://h/x.zip"}, "required where dispatch_artifact is a URL"),
         ({"python_runtime_systems": "debian"}, "python_runtime_systems is not a dictionary"),
+        ({"python_runtime_systems": {"a-1": {"packages": []}}}, "python_runtime_systems.a-1 has no interpreter"),
+        ({"python_runtime_systems": {"a-1": {"interpreter": "/p", "packages": "x"}}}, "or no list of packages"),
+        ({"dispatch_index_url": "pypi.shop"}, "dispatch_index_url is no URL"),
+        ({"dispatch_ca_bundle": "ca.pem"}, "dispatch_ca_bundle is ca.pem. Set it to the absolute path"),
+        ({"dispatch_environment": {"DISPATCH_PREFETCH": "x"}}, "dispatch_environment.DISPATCH_PREFETCH is 'x'; set"),
+        ({"dispatch_limits": {"MemoryMax": {"a": 1}}}, 'dispatch_limits.MemoryMax is {"a": 1}. Set it to a value'),
+        ({"dispatch_limits": {"MemoryMax": [None]}}, "dispatch_limits.MemoryMax is [null]. Set it to a value"),
         ({"dispatch_limits": {"MemoryMax": "1G\nUser=root"}}, "dispatch_limits.MemoryMax has a line break"),
         ({"dispatch_unit_overrides": {"no such": 1}}, 'dispatch_unit_overrides has the directive "no such"'),
     ],
@@ -118,3 +126,26 @@ def test_it_drains_only_where_that_is_asked(desired: Callable[..., Desired], ask
 def test_a_host_that_is_not_reached_over_ssh_is_refused(desired: Callable[..., Desired]) -> None:
     with pytest.raises(DesiredError, match=r"h1: ansible_connection is local, .* set it to ssh"):
         desired(ansible_connection="local").ssh_options("h1")
+
+
+# What jinja says of the last two names a part of them.
+@pytest.mark.parametrize("password", ["Xy{#9kQ-secret", "Xy{{9kQ-secret", "Xy{{ secret }}", "Xy{% secret %}"])
+def test_a_password_that_is_no_template_is_not_shown(desired: Callable[..., Desired], password: str) -> None:
+    for variables in ({"dispatch_amqp_password": password}, {"dispatch_amqp_password": "{{ p }}", "p": password}):
+        with pytest.raises(DesiredError) as refused:
+            desired(**variables).wanted("h1", {})
+        said = f"{refused.value} {refused.value.__cause__}"
+        assert "dispatch_amqp_password, or a variable that it refers to, is a template that" in said
+        assert 'dispatch_amqp_password: !unsafe "…"' in said
+        assert "secret" not in said
+
+
+def test_an_unsafe_password_is_taken_as_it_is(tmp_path: Path, desired: Callable[..., Desired]) -> None:
+    inventory = tmp_path / "hosts.yml"
+    host = desired().inventory.get_host("h1").vars
+    inventory.write_text(
+        f"dispatch: {{hosts: {{h1: {{dispatch_amqp_host: rabbit, dispatch_artifact: {host['dispatch_artifact']}, "
+        'dispatch_amqp_password: !unsafe "Xy{#9kQ{{ x }}"}}}\n'
+    )
+    credentials = Desired([str(inventory)]).wanted("h1", {})["host"]["credentials"]
+    assert base64.b64decode(credentials["amqp_password"]) == b"Xy{#9kQ{{ x }}"

@@ -8,9 +8,12 @@ import json
 import re
 import shlex
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
 
 from dispatch_app.doctor import report as rendering
 from dispatch_app.doctor import shape
@@ -82,7 +85,7 @@ def test_a_fix_for_this_machine_names_the_host_and_the_inventory(host: str) -> N
     ill = report("venv-missing", where=CONTROLLER, command=f"{remove} && ansible-playbook playbooks/dispatch.yml")
     collected = fleet(**{host: ill})
     command = collected["hosts"][host]["findings"][0]["fix"]["command"]
-    quoted = shlex.quote(host)
+    quoted = shlex.quote(host.replace(" ", "?"))  # a space would end the name of a host
     assert command == (
         f"ansible {GIVEN} {quoted} --become -m ansible.builtin.file -a 'path=/app/releases/1 state=absent'"
         f" && ansible-playbook {GIVEN} playbooks/dispatch.yml"
@@ -105,7 +108,7 @@ def test_without_a_report_a_host_is_ill_and_says_why(result: dict[str, Any], why
     assert text.startswith("error: not-examined\n")
     assert why in text
     assert len(text) < 2500
-    assert f"fix, on this machine: ansible 'a b' {GIVEN} -m ansible.builtin.ping" in text
+    assert f"fix, on this machine: ansible 'a?b' {GIVEN} -m ansible.builtin.ping" in text
     assert rendering.fleet_text(collected, "")[1] == "a b   could not be examined"
 
 
@@ -261,6 +264,16 @@ def test_nothing_that_a_host_says_is_markup() -> None:
     assert Page(text).classes <= healthy.classes | {"unknown", "skipped", "whole"}
     assert "5929" not in re.sub(r'="[^"]*"|<style>.*?</style>', "", text, flags=re.DOTALL)
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("name", ["web-1", "shop:web-i-0abc", "a,b", "!x", "~x", "-x", "web;touch x", "a b", "*-1"])
+def test_a_fix_means_one_host_whatever_its_name(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "hosts.json"
+    file.write_text(json.dumps({"all": {"hosts": dict.fromkeys([name, "web-2", "b", "x", "0abc", "i-0abc"])}}))
+    inventory = InventoryManager(loader=DataLoader(), sources=[str(file)])
+    (word,) = shlex.split(rendering.pattern(name))
+    assert not word.startswith("-")
+    assert [host.name for host in inventory.get_hosts(word)] == [name]
 
 
 def test_a_page_may_load_and_run_nothing() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import dispatch_values
@@ -54,6 +56,17 @@ def test_good_values_are_accepted() -> None:
         ({"environment": {"Dispatch": 1}}, "dispatch_environment has the setting Dispatch. Take a name"),
         ({"environment": {"AMQP_PASS": "x"}}, "dispatch_environment has the setting AMQP_PASS. Take a name"),
         ({"environment": {"STATE_DIRECTORY": "/x"}}, "dispatch_environment has the setting STATE_DIRECTORY. Take"),
+        ({"environment": {"DISPATCH_RETENTION": 1}}, "dispatch_environment has the setting DISPATCH_RETENTION. Take a"),
+        ({"environment": {"DISPATCH_HTTP": "9672"}}, "dispatch_environment.DISPATCH_HTTP is '9672'; set address:port"),
+        (
+            {"environment": {"DISPATCH_PREFETCH": "many"}},
+            "dispatch_environment.DISPATCH_PREFETCH is 'many'; set a whole number from 1 to 65535.",
+        ),
+        ({"environment": {"DISPATCH_RETENTION_DAYS": -1}}, "dispatch_environment.DISPATCH_RETENTION_DAYS is '-1'; set"),
+        (
+            {"environment": {"DISPATCH_HOOK": "x.py"}},
+            "dispatch_environment.DISPATCH_HOOK is 'x.py'; set module:function",
+        ),
         ({"drain_seconds": 0}, "dispatch_drain_seconds is 0. Set it to the seconds"),
         ({"drain_seconds": "long"}, "dispatch_drain_seconds is long. Set it to the seconds"),
     ],
@@ -62,6 +75,13 @@ def test_bad_values_are_refused_in_the_role_s_words(given: dict[str, object], sa
     (fault,) = faults(**given)
     assert fault.startswith(said)
     assert "not-to-be-seen" not in fault
+
+
+def test_every_setting_that_the_consumer_documents_is_known() -> None:
+    text = (Path(__file__).resolve().parents[3] / "dispatch_app" / "README.md").read_text()
+    names = re.findall(r"^\| `(DISPATCH_[A-Z_]+)`", text, re.MULTILINE)
+    assert len(names) > 4
+    assert not [fault for name in names for fault in faults(environment={name: ""}) if "Take a name" in fault]
 
 
 def test_a_password_s_remedy_is_to_be_copied() -> None:

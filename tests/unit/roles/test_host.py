@@ -194,8 +194,8 @@ def test_in_an_image_a_service_has_to_be_enabled_alone(
         (b"\xff:x:1\n{name}:!:1\n", True),
         (b"{name}:*:19000::::::\n", False),
         (b"{name}:$y$hash:19000::::::\n", False),
-        (b"another:!:1\n+\n", False),
-        (b"", False),
+        (b"another:$y$hash:1\n+\n", True),  # without a line for the user, no password lets it in
+        (b"", True),
     ],
 )
 def test_an_account_is_known_by_odd_files_too(
@@ -208,6 +208,40 @@ def test_an_account_is_known_by_odd_files_too(
     wanted = {"comment": entry.pw_gecos, "shell": entry.pw_shell, "locked": locked}
     assert app_host.account(entry.pw_name) == wanted
     assert app_host.account("nobody-of-that-name") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "shadow", "known"),
+    [
+        ("roboshop:x:1:1::/:/bin/sh\n", "roboshop:!:1\n", {"locked": True}),
+        ("roboshop:x:1:1::/:/bin/sh\n", "roboshop:$y$hash:1\n", {"locked": False}),
+        ("roboshop:x:1:1::/:/bin/sh\n", "", {"locked": True}),
+        ("roboshop:x:1:1::/:/bin/sh\n", None, {"locked": True}),
+        # Without shadow(5), usermod(8) --lock writes this.
+        ("roboshop:!$y$hash:1:1::/:/bin/sh\n", None, {"locked": True}),
+        ("roboshop:$y$hash:1:1::/:/bin/sh\n", None, {"locked": False}),
+        ("roboshop::1:1::/:/bin/sh\n", "roboshop:!:1\n", {"locked": False}),
+        ("root:x:0:0::/:/bin/sh\nroboshop2:x:1:1::/:/bin/sh\n", "", {"locked": False, "foreign": True}),
+        ("", None, {"locked": False, "foreign": True}),
+    ],
+)
+def test_a_user_is_known_by_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, shadow: str | None, known: dict[str, bool]
+) -> None:
+    (tmp_path / "passwd").write_text(line)
+    if shadow is not None:
+        (tmp_path / "shadow").write_text(shadow)
+    monkeypatch.setattr(app_host, "PASSWD", tmp_path / "passwd")
+    monkeypatch.setattr(app_host, "SHADOW", tmp_path / "shadow")
+    password = line.partition("roboshop:")[2].partition(":")[0] or "*"
+    entry = SimpleNamespace(pw_gecos="Shop", pw_shell="/bin/sh", pw_passwd=password)
+    monkeypatch.setattr(app_host.pwd, "getpwnam", lambda _: entry)
+    assert app_host.account("roboshop") == {"comment": "Shop", "shell": "/bin/sh", **known}
+
+
+def test_a_group_is_known_by_its_name() -> None:
+    assert app_host.group_exists("root")
+    assert not app_host.group_exists("nobody-of-that-name")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,10 @@ def test_good_values_have_no_fault() -> None:
         ({"rabbitmq_tls_verify_clients": True}, "no client would be verified"),
         ({**TLS, "rabbitmq_tls_names": ["not a name"]}, "rabbitmq_tls_names names 'not a name'"),
         ({**TLS, "rabbitmq_tls_clients": ["../ca"]}, "rabbitmq_tls_clients names '../ca'"),
+        ({**TLS, "rabbitmq_tls_clients": ["ca"]}, "rabbitmq_tls_clients names 'ca'"),
         ({**TLS, "host": "web/../../x"}, "The host is named 'web/../../x'"),
+        ({**TLS, "host": "ca"}, "The host is named 'ca'"),
+        ({**TLS, "host": "\N{SNOWMAN}" * 84}, "The host is named '\N{SNOWMAN}.* in 251 octets at most"),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_named_with_what_to_do(changed: dict[str, Any], said: str) -> None:

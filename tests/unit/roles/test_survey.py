@@ -131,6 +131,12 @@ def test_a_unit_holds_only_what_the_host_s_systemd_knows(
     assert app_comparison.diff(host.wanted, host.release) == []
 
 
+def test_a_foreign_user_is_used_as_it_is(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = {"comment": "Shop", "shell": "/bin/bash", "locked": False, "foreign": True}
+    monkeypatch.setattr(app_host, "account", lambda _: foreign)
+    assert app_survey.compare(host.wanted)["changes"] == []
+
+
 @pytest.mark.parametrize(
     ("asked", "now", "drains"),
     [

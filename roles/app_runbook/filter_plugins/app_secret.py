@@ -1,0 +1,39 @@
+"""Resolves a variable that holds a secret, so that no error shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+
+
+@jinja2.pass_context
+def secret(context: jinja2.runtime.Context, variable: str) -> dict[str, Any]:
+    """The ``value`` of a variable, None where it is not set, and its ``fault``, "" for none.
+
+    Where Ansible can't resolve a template, it shows the line that it stands in, even with ``no_log``. A password with
+    braces is a template to Ansible, so its error ends here, in a sentence that names `variable` alone.
+    """
+    try:
+        value = context.get(variable)
+    except jinja2.TemplateError:
+        value = jinja2.Undefined()
+    if not isinstance(value, jinja2.Undefined):
+        return {"value": value, "fault": ""}
+    return {
+        "value": None,
+        "fault": (
+            f"{variable}, or a variable that it refers to, is a template that can't be resolved; what it says is not "
+            "shown, because it may be the password. Ansible takes {{, {% and {# for the start of a template: if they "
+            f'belong to the password, write it as {variable}: !unsafe "…". If it is meant to be a template, set the '
+            "variables that it names, and open the vaults of these."
+        ),
+    }
+
+
+class FilterModule:
+    """The filters of this file, by name."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"app_secret": secret}

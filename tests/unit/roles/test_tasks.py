@@ -1,0 +1,76 @@
+"""What holds for every task of the roles and the playbooks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+FILES = sorted([*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/handlers/*.yml"), *ROOT.glob("playbooks/*.yml")])
+LIBRARY = {file.stem: file.read_text() for file in ROOT.glob("roles/*/library/*.py")}
+# What a task says of a secret: the variables that hold one, alone or among others, and the key beside a certificate.
+SECRET = re.compile(
+    r"dispatch_amqp_password|rabbitmq_password|dispatch_amqp_tls_key|app_service_wanted|app_release_index_url"
+    r"|lookup\(.*'\.key'"
+)
+INHERITED = ("delegate_to", "connection", "become")
+
+
+def tasks(entries: list[dict[str, Any]], outer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every play, block and task of a file, with what it inherits from those around it."""
+    for entry in entries or []:
+        inherited = {key: value for key, value in outer.items() if key in INHERITED}
+        task = {**inherited, **entry, "vars": {**outer.get("vars", {}), **entry.get("vars", {})}}
+        yield task
+        for part in ("block", "rescue", "always", "tasks", "pre_tasks", "post_tasks", "handlers"):
+            yield from tasks(entry.get(part, []), task)
+
+
+ALL = [(file, task) for file in FILES for task in tasks(yaml.safe_load(file.read_text()), {})]
+
+
+def test_nothing_on_the_controller_is_done_as_root() -> None:
+    places = ("localhost", "127.0.0.1", "local", "ansible.builtin.local")
+    there = [(file, task) for file, task in ALL if {task.get("delegate_to"), task.get("connection")} & {*places}]
+    assert {file.stem for file, _ in there} >= {"doctor", "rollout", "certificates", "generate_ca"}
+    for file, task in there:
+        assert task.get("become") is False, (file, task["name"])
+        # An inventory that sets this variable for all hosts outranks `become`.
+        assert task["vars"].get("ansible_become") is False, (file, task["name"])
+
+
+def test_no_task_hides_the_cause_of_an_error() -> None:
+    for file, task in ALL:
+        assert "no_log" not in task, (file, task.get("name"))
+
+
+def test_a_secret_goes_to_modules_alone_that_mask_it() -> None:
+    given = [
+        (module, option, file)
+        for file, task in ALL
+        for module, options in task.items()
+        if (module in LIBRARY or "." in module) and isinstance(options, dict)
+        for option, value in options.items()
+        if SECRET.search(str(value))
+    ]
+    assert {module for module, _, _ in given} >= {
+        "app_state",
+        "app_switch",
+        "rabbitmq_objects",
+        "rabbitmq_configuration",
+    }
+    for module, option, file in given:
+        assert module in LIBRARY, (file, module)
+        assert option in masked(LIBRARY[module]), (file, module, option)
+
+
+def masked(module: str) -> set[str]:
+    """The options that a module masks in what it says."""
+    pattern = r'"(\w+)": \{.*"no_log": True'
+    document = (ROOT / "roles" / "app_service" / "module_utils" / "app_arguments.py").read_text()
+    within = {"wanted"} if '"wanted": WANTED' in module and "credentials" in re.findall(pattern, document) else set()
+    return {*re.findall(pattern, module), *within}
