@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...suspects import DEATHS, REASON
 from ..case import Case
-from ..table import ERROR, Check, Finding
+from ..table import ERROR, NAME, Check, Finding
 from . import needs
 from .fixes import RESTART, provision
 
@@ -15,8 +15,8 @@ def out_of_memory(case: Case) -> Finding | None:
     unit = case.host.unit
     # Result= is of the last run, and a service that runs again has none yet; of the runs before, the journal tells.
     again = case.host.active and case.host.uptime < _RECENT and int(unit["NRestarts"] or 0) > 0
-    told = [line for line in case.host.journal if "oom-kill" in line] if again else []
-    if unit["Result"] != "oom-kill" and not told:
+    told = f"{NAME}.service: Failed with result 'oom-kill'."  # whole, because orders' ids stand in the journal, too
+    if unit["Result"] != "oom-kill" and not (again and told in case.host.journal):
         return None
     seen = f"result oom-kill, {unit['NRestarts'] or 0} restarts"
     deaths = case.state.deaths()
