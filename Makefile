@@ -56,7 +56,7 @@ lint: $(READY) ## Lint and type-check
 	ansible-lint
 
 .PHONY: unit
-unit: $(READY) ## Unit tests
+unit: dist/dispatch.zip ## Unit tests
 	pytest tests/unit
 
 .PHONY: integration

@@ -24,8 +24,8 @@ def state_linked(case: Case) -> Finding | None:
     # fstab(5) writes a space as \040.
     source, target = (str(path).replace(" ", "\\040") for path in (state.resolve(), state))
     where, line = quoted(state), shlex.quote(f"{source} {target} none bind 0 0")
-    mount = f"printf '%s\\n' {line} >> /etc/fstab && mount {where}"
-    replaced = f"systemctl stop {NAME}; rm {where} && mkdir {where} && {mount}"
+    bind = f"printf '%s\\n' {line} >> /etc/fstab && mount {where}"
+    replaced = f"systemctl stop {NAME}; rm {where} && mkdir {where} && {bind}"
     return Finding(f"{state} is a symbolic link to {state.resolve()}",
                    "systemd takes no link for a state directory, so the service does not start; a mount does as well.",
                    f"{replaced} && systemctl start {NAME}")  # fmt: skip

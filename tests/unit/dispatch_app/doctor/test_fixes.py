@@ -29,7 +29,7 @@ PROGRAMS = re.compile(
 QUOTED = {
     "port", "found.pid", "where", "vhost", "own", "closed", "venv", "install", "remove", "add", "edit", "old", "aside",
     "mode", "find", "group", "arguments", "address", "pip", "wheels", "without", "interpreter", "allow", "fix",
-    "path.name",
+    "path.name", "line", "bind", "replaced",
 }  # fmt: skip
 
 
