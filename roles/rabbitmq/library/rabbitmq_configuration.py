@@ -1,16 +1,9 @@
 #!/usr/bin/python
-"""Ansible module: RabbitMQ's plugins, settings and certificates on a host, in force or put back as they were."""
+"""Gives a host's RabbitMQ its plugins, settings and certificates, or leaves it running as it was."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rabbitmq_files import File, Previous, differing, directory, found, group_of, place
-from ansible.module_utils.rabbitmq_host import LOCALE, Host, RefusedError
-
-DOCUMENTATION = """
+DOCUMENTATION = r"""
 module: rabbitmq_configuration
 short_description: Give a host's RabbitMQ its plugins, settings and certificates, or leave it running as it was
 description:
@@ -20,12 +13,31 @@ description:
   - Where certificates alone differ, RabbitMQ reads them anew without a restart, which would cost transient messages.
   - Where no systemd runs, as while an image is made, the files are placed and nothing is started.
 options:
-  plugins: {description: The plugins to enable; any other is disabled., type: list, elements: str, required: true}
-  listeners: {description: Text of the file that says where plugins listen; empty for no file., type: str, default: ""}
-  tls: {description: Text of the file that sets up TLS; empty for no TLS., type: str, default: ""}
-  ca: {description: PEM text of the CA's certificate., type: str, default: ""}
-  certificate: {description: PEM text of the broker's certificate., type: str, default: ""}
-  key: {description: PEM text of its key., type: str, default: ""}
+  plugins:
+    description: The plugins to enable; any other is disabled.
+    type: list
+    elements: str
+    required: true
+  listeners:
+    description: Text of the file that says where plugins listen; empty for no file.
+    type: str
+    default: ""
+  tls:
+    description: Text of the file that sets up TLS; empty for no TLS.
+    type: str
+    default: ""
+  ca:
+    description: PEM text of the CA's certificate.
+    type: str
+    default: ""
+  certificate:
+    description: PEM text of the broker's certificate.
+    type: str
+    default: ""
+  key:
+    description: PEM text of its key.
+    type: str
+    default: ""
   addresses:
     description: Addresses of the host that RabbitMQ is to listen on, by the variable each stands in.
     type: dict
@@ -34,14 +46,46 @@ options:
     description: Refuse what has to be refused, change nothing, and say nothing of what differs.
     type: bool
     default: false
-author: [RoboShop]
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+author: RoboShop
 """
 
-RETURN = """
-changed_files: {description: Paths that differed from what is wanted., returned: always, type: list, elements: str}
-restarted: {description: Whether RabbitMQ was started or restarted., returned: always, type: bool}
-running: {description: Whether RabbitMQ runs., returned: always, type: bool}
+EXAMPLES = r"""
+- name: Enable the management plugin, and let it listen on loopback alone
+  rabbitmq_configuration:
+    plugins: [rabbitmq_management]
+    listeners: |
+      management.tcp.ip = 127.0.0.1
+      management.tcp.port = 15672
+    addresses: {rabbitmq_management_address: 127.0.0.1}
 """
+
+RETURN = r"""
+changed_files:
+  description: Paths that differed from what is wanted.
+  returned: success
+  type: list
+  elements: str
+restarted:
+  description: Whether RabbitMQ was started or restarted.
+  returned: success
+  type: bool
+running:
+  description: Whether RabbitMQ runs.
+  returned: success
+  type: bool
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.rabbitmq_files import File, Previous, differing, directory, found, group_of, place
+from ansible.module_utils.rabbitmq_host import LOCALE, Host, RefusedError
 
 PLUGINS = Path("/etc/rabbitmq/enabled_plugins")
 SETTINGS = Path("/etc/rabbitmq/conf.d")
@@ -51,7 +95,7 @@ PREVIOUS = Path("/etc/rabbitmq/.previous.json")
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
+        {
             "plugins": {"type": "list", "elements": "str", "required": True},
             "listeners": {"type": "str", "default": ""},
             "tls": {"type": "str", "default": ""},

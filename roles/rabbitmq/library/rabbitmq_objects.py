@@ -1,16 +1,9 @@
 #!/usr/bin/python
-"""Ansible module: the user, permissions, virtual host and policies RoboShop's services need on their broker."""
+"""Makes sure of the user, permissions, virtual host and policies RoboShop's services need on their broker."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rabbitmq_definitions import Wanted, password_fits, shown, steps, user_of
-from ansible.module_utils.rabbitmq_host import LOCALE, RefusedError, unreachable
-
-DOCUMENTATION = """
+DOCUMENTATION = r"""
 module: rabbitmq_objects
 short_description: Make sure of the user, the virtual host, the permissions and the policies on a RabbitMQ broker
 description:
@@ -18,10 +11,23 @@ description:
   - The password goes to C(rabbitmqctl) by standard input, and only where it has to change.
   - Other users, virtual hosts and policies are left alone.
 options:
-  user: {description: The user RoboShop's services log in as., type: str, required: true}
-  password: {description: Its password., type: str, required: true}
-  tags: {description: Its tags., type: list, elements: str, required: true}
-  vhost: {description: The virtual host the user may use., type: str, required: true}
+  user:
+    description: The user RoboShop's services log in as.
+    type: str
+    required: true
+  password:
+    description: Its password.
+    type: str
+    required: true
+  tags:
+    description: Its tags.
+    type: list
+    elements: str
+    required: true
+  vhost:
+    description: The virtual host the user may use.
+    type: str
+    required: true
   permissions:
     description: Regular expressions of the names the user may configure, write and read.
     type: dict
@@ -31,22 +37,49 @@ options:
     type: list
     elements: dict
     required: true
-  without_guest: {description: Whether the user guest is removed., type: bool, required: true}
-author: [RoboShop]
+  without_guest:
+    description: Whether the user guest is removed.
+    type: bool
+    required: true
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+author: RoboShop
 """
 
-RETURN = """
+EXAMPLES = r"""
+- name: Let RoboShop's services use the order queue
+  rabbitmq_objects:
+    user: roboshop
+    password: "{{ rabbitmq_password }}"
+    tags: [monitoring]
+    vhost: /
+    permissions: {configure: ^orders$, write: '^(orders|amq\.default)$', read: ^orders$}
+    policies: []
+    without_guest: true
+"""
+
+RETURN = r"""
 steps:
   description: What was changed, or in check mode would be, in the order it is done.
-  returned: always
+  returned: success
   type: list
   elements: str
 """
 
+import json
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.rabbitmq_definitions import Wanted, password_fits, shown, steps, user_of
+from ansible.module_utils.rabbitmq_host import LOCALE, RefusedError, unreachable
+
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
+        {
             "user": {"type": "str", "required": True},
             "password": {"type": "str", "required": True, "no_log": True},
             "tags": {"type": "list", "elements": "str", "required": True},

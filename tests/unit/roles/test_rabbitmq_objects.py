@@ -177,7 +177,7 @@ def test_the_module_fails_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> Non
 
     parameters = {**vars(WANTED)}
     module = SimpleNamespace(params=parameters, check_mode=False, run_command=run_command, fail_json=fail_json)
-    monkeypatch.setattr(objects, "AnsibleModule", lambda **_: module)
+    monkeypatch.setattr(objects, "AnsibleModule", lambda *_, **__: module)
     with pytest.raises(SystemExit):
         objects.main()
     assert failed[0].startswith("rabbitmqctl can't reach RabbitMQ's node on this host.")
