@@ -1,4 +1,4 @@
-"""What Dispatch declares on the broker, and the names it gives its own queues.
+"""What Dispatch declares on the broker, the names it gives its own queues, and the permissions that takes.
 
 Dispatch shares the exchange and the order queue with every other RoboShop service, and declares them
 exactly as those do: durable, without arguments. RabbitMQ refuses anything else with 406
@@ -7,6 +7,8 @@ PRECONDITION_FAILED; limits beyond that belong in the broker's policies.
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import Any
 
 from .settings import Settings
@@ -17,6 +19,9 @@ RETRY_DELAYS = (1, 5, 30, 120, 300)
 # The queue type is explicit because a virtual host may default to quorum queues, which count every
 # look at a dead letter as a delivery and drop it after 20 (RabbitMQ 4.0 docs).
 _OWN: dict[str, Any] = {"x-queue-type": "classic"}
+
+# What the services of either RoboShop generation use. All log in as one user.
+_SHARED = ("robot-shop", "roboshop", "orders")
 
 
 def dead_queue(settings: Settings) -> str:
@@ -58,3 +63,16 @@ def declare(channel: Any, settings: Settings) -> None:
     for name, arguments in queues(settings).items():
         channel.queue_declare(name, durable=True, arguments=arguments)
     channel.queue_bind(settings.queue, settings.exchange, settings.routing_key)
+
+
+def grant(settings: Settings) -> str:
+    """Return the command that grants the user, for the broker's shell, what RoboShop's services need and no more.
+
+    The role rabbitmq grants the same: regular expressions of the names a user may configure, write and read
+    (rabbitmq.com, "Access Control").
+    """
+    names = dict.fromkeys((*_SHARED, settings.exchange, settings.queue))
+    escaped = "|".join(re.sub(r"([][\\.^$*+?(){}|])", r"\\\1", name) for name in names)
+    own = rf"({escaped})(\..*)?"
+    patterns = (f"^{own}$", rf"^({own}|amq\.default)$", f"^{own}$")
+    return shlex.join(["rabbitmqctl", "set_permissions", "-p", settings.vhost, settings.user, *patterns])
