@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pika import exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
-from . import tls
+from . import tls, topology
 from .settings import Settings
 
 
@@ -39,7 +39,7 @@ ERRORS = (exceptions.AMQPError, AMQPConnectorException, OSError)
 UNRESOLVABLE, REFUSED, TIMED_OUT, CREDENTIALS, VHOST, PERMISSION, DECLARED, TLS, OTHER = range(10, 19)
 
 _LOG = "look at RabbitMQ's log"
-_GRANT = "grant it: rabbitmqctl set_permissions -p {s.vhost} {s.user} …"
+_GRANT = "grant it: {grant}"
 # The first row whose exception type fits counts.
 _ERRORS: tuple[tuple[type[BaseException], int, str, str], ...] = (
     (ssl.SSLCertVerificationError, TLS, "the certificate of {where} is not trusted ({detail})",
@@ -82,6 +82,7 @@ _REPLIES = (
 def explain(error: BaseException, settings: Settings, host: str) -> Failure:
     """Return in plain words why reaching or using the broker failed."""
     known: dict[str, object] = {"where": f"{host}:{settings.port}", "host": host, "s": settings}
+    known["grant"] = topology.grant(settings)
     for part in _chain(error):
         reply, text = getattr(part, "reply_code", None), str(getattr(part, "reply_text", part))
         if isinstance(part, exceptions.ProbableAuthenticationError):

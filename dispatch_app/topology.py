@@ -1,4 +1,4 @@
-"""What Dispatch declares on the broker, and the names it gives its own queues.
+"""What Dispatch declares on the broker, the names it gives its own queues, and the permissions that takes.
 
 Dispatch shares the exchange and the order queue with every other RoboShop service, and declares them
 exactly as those do: durable, without arguments. RabbitMQ refuses anything else with 406
@@ -12,6 +12,7 @@ is not durable or deletes itself, which would lose orders, is refused as before.
 from __future__ import annotations
 
 import re
+import shlex
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,6 +28,9 @@ _OWN: dict[str, Any] = {"x-queue-type": "classic"}
 # the owner (rabbit_amqqueue:assert_equivalence), so what is refused for one of these is otherwise as it should be.
 OF_QUORUM = re.compile(r"x-queue-type|x-delivery-limit|x-quorum-[\w-]+")
 _REFUSED = re.compile(rf"inequivalent arg '({OF_QUORUM.pattern})'")
+
+# What the services of either RoboShop generation use. All log in as one user.
+_SHARED = ("robot-shop", "roboshop", "orders")
 
 
 def dead_queue(settings: Settings) -> str:
@@ -116,3 +120,16 @@ class Declaration:
             return False
         del self._ways[self._open[0]][0]
         return True
+
+
+def grant(settings: Settings) -> str:
+    """Return the command that grants the user, for the broker's shell, what RoboShop's services need and no more.
+
+    The role rabbitmq grants the same: regular expressions of the names a user may configure, write and read
+    (rabbitmq.com, "Access Control").
+    """
+    names = dict.fromkeys((*_SHARED, settings.exchange, settings.queue))
+    escaped = "|".join(re.sub(r"([][\\.^$*+?(){}|])", r"\\\1", name) for name in names)
+    own = rf"({escaped})(\..*)?"
+    patterns = (f"^{own}$", rf"^({own}|amq\.default)$", f"^{own}$")
+    return shlex.join(["rabbitmqctl", "set_permissions", "-p", settings.vhost, settings.user, *patterns])

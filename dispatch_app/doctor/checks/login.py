@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from functools import partial
 
-from ...settings import Settings
+from ... import topology
 from ..case import Case
 from ..table import BROKER, ERROR, Check, Finding
 from . import needs
@@ -30,19 +30,16 @@ def logged_in(kind: str, case: Case) -> Finding | None:
         return provision(found.evidence, "RabbitMQ lets guest in from its own host only: use another user.")
     if kind == "vhost-missing":
         return Finding(found.evidence, "The virtual host does not exist.",
-                       f"rabbitmqctl add_vhost {shlex.quote(s.vhost)} && {_grant(s)}", BROKER)  # fmt: skip
-    return Finding(found.evidence, "The user may not use the virtual host.", _grant(s), BROKER)
+                       f"rabbitmqctl add_vhost {shlex.quote(s.vhost)} && {topology.grant(s)}", BROKER)  # fmt: skip
+    return Finding(found.evidence, "The user may not use the virtual host.", topology.grant(s), BROKER)
 
 
 def permission_missing(case: Case) -> Finding | None:
     denied = None if case.broker.login.kind else case.broker.denied()
     if denied is None:
         return logged_in("permission-missing", case)
-    return Finding(denied, "The user lacks a permission that Dispatch needs.", _grant(case.broker.settings), BROKER)
-
-
-def _grant(s: Settings) -> str:
-    return f"rabbitmqctl set_permissions -p {shlex.quote(s.vhost)} {shlex.quote(s.user)} '.*' '.*' '.*'"
+    return Finding(denied, "The user lacks a permission that Dispatch needs; the fix replaces those it has.",
+                   topology.grant(case.broker.settings), BROKER)  # fmt: skip
 
 
 CHECKS = (

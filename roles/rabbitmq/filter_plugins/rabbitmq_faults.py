@@ -25,7 +25,9 @@ def rabbitmq_faults(values: dict[str, Any], host: str, inventory: str) -> list[s
     return [
         *_name("rabbitmq_user", values["rabbitmq_user"], "Set it to the user RoboShop's services log in as, or leave "
                "it out for roboshop."),
-        *_password(values["rabbitmq_password"], inventory),
+        *_password("rabbitmq_password", values["rabbitmq_password"], "the password RoboShop's services log in with",
+                   inventory),
+        *_monitoring(values, inventory),
         *_tags(values["rabbitmq_user_tags"]),
         *_name("rabbitmq_vhost", values["rabbitmq_vhost"], "Set it to a virtual host's name, or leave it out for /."),
         *_list("rabbitmq_names", values["rabbitmq_names"], _exchange_or_queue),
@@ -49,27 +51,39 @@ def rabbitmq_permissions(names: list[str]) -> dict[str, str]:
     return {"configure": f"^{own}$", "write": rf"^({own}|amq\.default)$", "read": f"^{own}$"}
 
 
-def _password(password: object, inventory: str) -> Faults:
+def _monitoring(values: dict[str, Any], inventory: str) -> Faults:
+    user, password = values["rabbitmq_monitoring_user"], values["rabbitmq_monitoring_password"]
+    if user == "":
+        return
+    yield from _name("rabbitmq_monitoring_user", user, "Set it to a user of its own, or leave it out for none.")
+    if user == values["rabbitmq_user"]:
+        yield (
+            "rabbitmq_monitoring_user is rabbitmq_user, which would lose its permissions. Set it to another, or leave "
+            "it out for none."
+        )
+    yield from _password(
+        "rabbitmq_monitoring_password", password, "the password of rabbitmq_monitoring_user", inventory
+    )
+
+
+def _password(variable: str, password: object, what: str, inventory: str) -> Faults:
     if password is None or password == "":
         yield (
-            "rabbitmq_password is not set. Put the password RoboShop's services log in with into a vaulted file beside "
-            f"the inventory: ansible-vault create {inventory}/group_vars/all/vault.yml"
+            f"{variable} is not set. Put {what} into a vaulted file beside the inventory: "
+            f"ansible-vault create {inventory}/group_vars/all/vault.yml"
         )
     elif not isinstance(password, str):
-        yield (
-            "rabbitmq_password is a number to YAML, which changes how it is written. Put it in quotes: "
-            'rabbitmq_password: "…"'
-        )
+        yield (f'{variable} is a number to YAML, which changes how it is written. Put it in quotes: {variable}: "…"')
     elif any(not character.isprintable() and not character.isspace() for character in password.strip()) or any(
         ord(character) < 0x20 for character in password
     ):
         yield (
-            "rabbitmq_password holds a control character (a line end, perhaps, of a file it was read from), and "
+            f"{variable} holds a control character (a line end, perhaps, of a file it was read from), and "
             "RabbitMQ would get another password. Choose one without."
         )
     elif password != password.strip():
         yield (
-            "rabbitmq_password begins or ends with white space, which rabbitmqctl takes away, so that RabbitMQ would "
+            f"{variable} begins or ends with white space, which rabbitmqctl takes away, so that RabbitMQ would "
             "get another password. Choose one without."
         )
 

@@ -1,36 +1,41 @@
 #!/usr/bin/python
-"""Makes sure of the user, permissions, virtual host and policies RoboShop's services need on their broker."""
+"""Makes sure of the users, permissions, virtual host and policies RoboShop's services need on their broker."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rabbitmq_objects
-short_description: Make sure of the user, the virtual host, the permissions and the policies on a RabbitMQ broker
+short_description: Make sure of the users, the virtual host, the permissions and the policies on a RabbitMQ broker
 description:
   - Compares what is wanted with C(rabbitmqctl export_definitions) and runs the commands of C(rabbitmqctl) that are due.
-  - The password goes to C(rabbitmqctl) by standard input, and only where it has to change.
+  - Passwords go to C(rabbitmqctl) by standard input, and only where they have to change.
   - Other users, virtual hosts and policies are left alone.
 options:
-  user:
-    description: The user RoboShop's services log in as.
-    type: str
-    required: true
-  password:
-    description: Its password.
-    type: str
-    required: true
-  tags:
-    description: Its tags.
+  users:
+    description: The users. Without I(permissions), a user may use nothing in the virtual host.
     type: list
-    elements: str
+    elements: dict
     required: true
+    suboptions:
+      name:
+        description: The user's name.
+        type: str
+        required: true
+      password:
+        description: Its password.
+        type: str
+        required: true
+      tags:
+        description: Its tags, which say what it may do in the management API.
+        type: list
+        elements: str
+        required: true
+      permissions:
+        description: Regular expressions of the names it may C(configure), C(write) and C(read).
+        type: dict
   vhost:
-    description: The virtual host the user may use.
+    description: The virtual host they use.
     type: str
-    required: true
-  permissions:
-    description: Regular expressions of the names the user may configure, write and read.
-    type: dict
     required: true
   policies:
     description: Policies of the virtual host, each with name, pattern, definition and, unless it is queues, apply_to.
@@ -52,11 +57,12 @@ author: RoboShop
 EXAMPLES = r"""
 - name: Let RoboShop's services use the order queue
   rabbitmq_objects:
-    user: roboshop
-    password: "{{ rabbitmq_password }}"
-    tags: [monitoring]
+    users:
+      - name: roboshop
+        password: "{{ rabbitmq_password }}"
+        tags: [monitoring]
+        permissions: {configure: ^orders$, write: '^(orders|amq\.default)$', read: ^orders$}
     vhost: /
-    permissions: {configure: ^orders$, write: '^(orders|amq\.default)$', read: ^orders$}
     policies: []
     without_guest: true
 """
@@ -73,51 +79,62 @@ import json
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rabbitmq_definitions import Wanted, password_fits, shown, steps, user_of
+from ansible.module_utils.rabbitmq_definitions import User, Wanted, password_fits, shown, steps, user_of
 from ansible.module_utils.rabbitmq_host import LOCALE, RefusedError, unreachable
+
+USER = {
+    "name": {"type": "str", "required": True},
+    "password": {"type": "str", "required": True, "no_log": True},
+    "tags": {"type": "list", "elements": "str", "required": True},
+    "permissions": {"type": "dict"},
+}
 
 
 def main() -> None:
     module = AnsibleModule(
         {
-            "user": {"type": "str", "required": True},
-            "password": {"type": "str", "required": True, "no_log": True},
-            "tags": {"type": "list", "elements": "str", "required": True},
+            "users": {"type": "list", "elements": "dict", "required": True, "options": USER},
             "vhost": {"type": "str", "required": True},
-            "permissions": {"type": "dict", "required": True},
             "policies": {"type": "list", "elements": "dict", "required": True},
             "without_guest": {"type": "bool", "required": True},
         },
         supports_check_mode=True,
     )
+    users = [User(**user) for user in module.params["users"]]
     policies = [{"apply_to": "queues", **policy} for policy in module.params["policies"]]
-    wanted = Wanted(**{**module.params, "policies": policies})
+    wanted = Wanted(users, module.params["vhost"], policies, module.params["without_guest"])
     try:
-        result = settle(Broker(module, wanted.password), wanted, module.check_mode)
+        result = settle(Broker(module, [user.password for user in users]), wanted, module.check_mode)
     except RefusedError as refused:
         module.fail_json(msg=str(refused))
     module.exit_json(**result)
 
 
 class Broker:
-    """The host's own node, by way of rabbitmqctl."""
+    """The host's own node, by way of rabbitmqctl. Its secrets are masked in what it says."""
 
-    def __init__(self, module: Any, secret: str) -> None:
-        self._module, self._secret = module, secret
+    def __init__(self, module: Any, secrets: list[str]) -> None:
+        self._module, self._secrets = module, secrets
 
     def definitions(self) -> dict[str, Any]:
         """Return the broker's definitions. Raises RefusedError."""
         return dict(json.loads(self.ctl(["--quiet", "export_definitions", "-"])))
 
-    def accepts(self, user: str, password: str) -> bool:
-        """Return whether the broker lets the user in with the password."""
-        return self._run(["authenticate_user", user], password)[0] == 0
+    def knows(self, user: User, definitions: dict[str, Any]) -> bool:
+        """Return whether there is the user and its password is the one wanted."""
+        found = user_of(definitions, user.name)
+        fits = password_fits(user.password, found) if found else False
+        if fits is None:
+            return self._run(["authenticate_user", user.name], user.password)[0] == 0
+        return fits
 
     def ctl(self, words: list[str], password: str | None = None) -> str:
         """Run a command of rabbitmqctl; return what it printed. Raises RefusedError with what RabbitMQ says."""
         code, output, error = self._run(words, password)
         if code:
-            said = (error.strip() or output.strip()).replace(self._secret, "********")
+            said = error.strip() or output.strip()
+            for secret in self._secrets:
+                said = said.replace(secret, "********")
             command = next(word for word in words if not word.startswith("-"))
             raise RefusedError(unreachable(said) or f"rabbitmqctl {command} failed. RabbitMQ says: {said}")
         return output
@@ -132,21 +149,26 @@ class Broker:
 def settle(broker: Broker, wanted: Wanted, check_mode: bool) -> dict[str, Any]:
     """Make the broker what is wanted, and return the module's result. Raises RefusedError."""
     definitions = broker.definitions()
-    user = user_of(definitions, wanted.user)
-    fits = password_fits(wanted.password, user) if user else False
-    if fits is None:
-        fits = broker.accepts(wanted.user, wanted.password)
-    due = list(steps(wanted, definitions, fits))
+    due = list(steps(wanted, definitions, [user.name for user in wanted.users if broker.knows(user, definitions)]))
     if not check_mode:
         for step in due:
             broker.ctl(step.words, step.password)
-        if any(step.password for step in due) and not broker.accepts(wanted.user, wanted.password):
-            raise RefusedError(
-                f"RabbitMQ took the password of {wanted.user} and does not let the user in with it. Choose one of "
-                "letters, digits and punctuation, for example from: openssl rand -hex 16"
-            )
+        if any(step.password for step in due):
+            refuse_altered(broker, wanted.users)
     before, after = shown(wanted, definitions)
     return {"changed": bool(due), "steps": [step.what for step in due], "diff": {"before": before, "after": after}}
+
+
+def refuse_altered(broker: Broker, users: list[User]) -> None:
+    """Raise RefusedError where a user has another password than the one it was given."""
+    definitions = broker.definitions()
+    for user in users:
+        # Not by authenticate_user alone, whose input rabbitmqctl would alter in the same way.
+        if not broker.knows(user, definitions):
+            raise RefusedError(
+                f"rabbitmqctl gave {user.name} another password than the one it read. Choose one of letters, digits "
+                "and punctuation, for example from: openssl rand -hex 16"
+            )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,21 @@ _SALT = 4  # octets
 
 
 @dataclass(frozen=True)
+class User:
+    """A user as it is wanted. Without permissions it may use nothing in the virtual host."""
+
+    name: str
+    password: str = field(repr=False)
+    tags: list[str]
+    permissions: dict[str, str] | None = None  # configure, write, read: regular expressions of names
+
+
+@dataclass(frozen=True)
 class Wanted:
     """The objects RoboShop's services need on their broker."""
 
-    user: str
-    password: str = field(repr=False)
-    tags: list[str]
+    users: list[User]
     vhost: str
-    permissions: dict[str, str]  # configure, write, read: regular expressions of names
     policies: list[dict[str, Any]]
     without_guest: bool
 
@@ -54,21 +61,15 @@ def user_of(definitions: dict[str, Any], name: str) -> dict[str, Any] | None:
     return next((dict(user) for user in definitions.get("users", ()) if user["name"] == name), None)
 
 
-def steps(wanted: Wanted, definitions: dict[str, Any], fits: bool) -> Iterator[Step]:
-    """Yield what makes the broker what is wanted; `fits` says whether the user's password is the one wanted."""
-    user = user_of(definitions, wanted.user)
-    if user is None:
-        yield Step(f"create the user {wanted.user}", ["add_user", wanted.user], wanted.password)
-    elif not fits:
-        yield Step(f"change the password of {wanted.user}", ["change_password", wanted.user], wanted.password)
-    if _tags(user) != wanted.tags:
-        yield Step(f"set the tags of {wanted.user}", ["set_user_tags", wanted.user, *wanted.tags])
+def steps(wanted: Wanted, definitions: dict[str, Any], fitting: Collection[str]) -> Iterator[Step]:
+    """Yield what makes the broker what is wanted; `fitting` names the users whose password is the one wanted."""
+    for user in wanted.users:
+        yield from _account_steps(user, user_of(definitions, user.name), user.name in fitting)
     if wanted.vhost not in [vhost["name"] for vhost in definitions.get("vhosts", ())]:
         yield Step(f"create the virtual host {wanted.vhost}", ["add_vhost", wanted.vhost])
-    if _permission(wanted) not in definitions.get("permissions", ()):
-        patterns = [wanted.permissions[kind] for kind in ("configure", "write", "read")]
-        words = ["set_permissions", "--vhost", wanted.vhost, wanted.user, *patterns]
-        yield Step(f"set the permissions of {wanted.user}", words)
+    for user in wanted.users:
+        if _permissions(wanted, user) != _found_permissions(wanted, user, definitions):
+            yield _permission_step(wanted, user)
     for policy in wanted.policies:
         if _policy(wanted, policy) not in definitions.get("policies", ()):
             words = ["set_policy", "--vhost", wanted.vhost, "--apply-to", policy["apply_to"], policy["name"]]
@@ -78,28 +79,42 @@ def steps(wanted: Wanted, definitions: dict[str, Any], fits: bool) -> Iterator[S
         yield Step("remove the user guest", ["delete_user", "guest"])
 
 
+def _account_steps(user: User, found: dict[str, Any] | None, fits: bool) -> Iterator[Step]:
+    if found is None:
+        yield Step(f"create the user {user.name}", ["add_user", user.name], user.password)
+    elif not fits:
+        yield Step(f"change the password of {user.name}", ["change_password", user.name], user.password)
+    if _tags(found) != user.tags:
+        yield Step(f"set the tags of {user.name}", ["set_user_tags", user.name, *user.tags])
+
+
+def _permission_step(wanted: Wanted, user: User) -> Step:
+    if user.permissions is None:
+        return Step(f"take {user.name} its permissions", ["clear_permissions", "--vhost", wanted.vhost, user.name])
+    patterns = [user.permissions[kind] for kind in ("configure", "write", "read")]
+    words = ["set_permissions", "--vhost", wanted.vhost, user.name, *patterns]
+    return Step(f"set the permissions of {user.name}", words)
+
+
 def shown(wanted: Wanted, definitions: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the objects concerned as they are and as they are wanted, for a diff; passwords are in neither."""
-    permission, names = _permission(wanted), [policy["name"] for policy in wanted.policies]
+    names = [policy["name"] for policy in wanted.policies]
+    found = {user.name: user_of(definitions, user.name) for user in wanted.users}
     before: dict[str, Any] = {
-        "tags": _tags(user_of(definitions, wanted.user)),
+        "tags": {name: _tags(user) for name, user in found.items() if user},
         "vhost": wanted.vhost if wanted.vhost in [vhost["name"] for vhost in definitions.get("vhosts", ())] else None,
-        "permissions": [
-            found
-            for found in definitions.get("permissions", ())
-            if (found["user"], found["vhost"]) == (wanted.user, wanted.vhost)
-        ],
+        "permissions": [row for user in wanted.users for row in _found_permissions(wanted, user, definitions)],
         "policies": [
-            found
-            for found in definitions.get("policies", ())
-            if found["vhost"] == wanted.vhost and found["name"] in names
+            policy
+            for policy in definitions.get("policies", ())
+            if policy["vhost"] == wanted.vhost and policy["name"] in names
         ],
         "guest": user_of(definitions, "guest") is not None,
     }
     after: dict[str, Any] = {
-        "tags": wanted.tags,
+        "tags": {user.name: user.tags for user in wanted.users},
         "vhost": wanted.vhost,
-        "permissions": [permission],
+        "permissions": [row for user in wanted.users for row in _permissions(wanted, user)],
         "policies": sorted((_policy(wanted, policy) for policy in wanted.policies), key=lambda policy: policy["name"]),
         "guest": before["guest"] and not _leaves_guest(wanted, definitions),
     }
@@ -108,7 +123,11 @@ def shown(wanted: Wanted, definitions: dict[str, Any]) -> tuple[dict[str, Any], 
 
 
 def _leaves_guest(wanted: Wanted, definitions: dict[str, Any]) -> bool:
-    return wanted.without_guest and wanted.user != "guest" and user_of(definitions, "guest") is not None
+    return (
+        wanted.without_guest
+        and user_of(definitions, "guest") is not None
+        and all(user.name != "guest" for user in wanted.users)
+    )
 
 
 def _tags(user: dict[str, Any] | None) -> list[str]:
@@ -117,8 +136,13 @@ def _tags(user: dict[str, Any] | None) -> list[str]:
     return tags.split(",") if isinstance(tags, str) and tags else list(tags)
 
 
-def _permission(wanted: Wanted) -> dict[str, str]:
-    return {"user": wanted.user, "vhost": wanted.vhost, **wanted.permissions}
+def _permissions(wanted: Wanted, user: User) -> list[dict[str, str]]:
+    return [] if user.permissions is None else [{"user": user.name, "vhost": wanted.vhost, **user.permissions}]
+
+
+def _found_permissions(wanted: Wanted, user: User, definitions: dict[str, Any]) -> list[dict[str, str]]:
+    permissions = definitions.get("permissions", ())
+    return [row for row in permissions if (row["user"], row["vhost"]) == (user.name, wanted.vhost)]
 
 
 def _policy(wanted: Wanted, policy: dict[str, Any]) -> dict[str, Any]:

@@ -82,4 +82,4 @@ def test_secrets_are_kept_out_of_logs(monkeypatch: pytest.MonkeyPatch) -> None:
         assert specs[name]["wanted"]["options"]["credentials"]["no_log"]
     assert specs["app_release"]["index_url"]["no_log"]
     assert specs["rabbitmq_configuration"]["key"]["no_log"]
-    assert specs["rabbitmq_objects"]["password"]["no_log"]
+    assert specs["rabbitmq_objects"]["users"]["options"]["password"]["no_log"]

@@ -17,6 +17,8 @@ GOOD: dict[str, Any] = {
     "rabbitmq_user": "roboshop",
     "rabbitmq_password": "s3cret phrase: ä{#'\"",
     "rabbitmq_user_tags": "monitoring",
+    "rabbitmq_monitoring_user": "watch",
+    "rabbitmq_monitoring_password": "look, do not touch",
     "rabbitmq_vhost": "/",
     "rabbitmq_names": ["robot-shop", "orders"],
     "rabbitmq_plugins": ["rabbitmq_management"],
@@ -38,6 +40,7 @@ def found(**changed: Any) -> list[str]:
 
 def test_good_values_have_no_fault() -> None:
     assert found() == []
+    assert found(rabbitmq_monitoring_user="", rabbitmq_monitoring_password="") == []
     assert found(**TLS, rabbitmq_clear_listener=False, rabbitmq_tls_verify_clients=True) == []
 
 
@@ -52,6 +55,10 @@ def test_good_values_have_no_fault() -> None:
         ({"rabbitmq_password": "hunter22\n"}, "rabbitmq_password holds a control character"),
         ({"rabbitmq_password": "hunt\x7fer22"}, "rabbitmq_password holds a control character"),
         ({"rabbitmq_password": "hunt\x00er22"}, "rabbitmq_password holds a control character"),
+        ({"rabbitmq_monitoring_user": "roboshop"}, "rabbitmq_monitoring_user is rabbitmq_user, which would lose"),
+        ({"rabbitmq_monitoring_user": "-p"}, "rabbitmq_monitoring_user is -p, which rabbitmqctl would take"),
+        ({"rabbitmq_monitoring_password": ""}, "rabbitmq_monitoring_password is not set.*create /shop/group_vars"),
+        ({"rabbitmq_monitoring_password": "hunter22 "}, "rabbitmq_monitoring_password begins or ends with white"),
         ({"rabbitmq_user": ""}, "rabbitmq_user is empty"),
         ({"rabbitmq_user": "-p"}, "rabbitmq_user is -p, which rabbitmqctl would take for an option"),
         ({"rabbitmq_user": 7}, "rabbitmq_user is 7, which is no text"),

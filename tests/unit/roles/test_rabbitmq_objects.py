@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -11,15 +12,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.rabbitmq_definitions import Wanted, password_fits, shown, steps
+from ansible.module_utils.rabbitmq_definitions import User, Wanted, password_fits, shown, steps
 from ansible.module_utils.rabbitmq_host import RefusedError
 
 objects = importlib.import_module("roles.rabbitmq.library.rabbitmq_objects")
 
+UNUSUAL = "9f8e7d6c"
 PASSWORD = "orders"  # noqa: S105 - one that other values hold, too, as a careless user's does
 PERMISSIONS = {"configure": "^orders$", "write": "^(orders|amq\\.default)$", "read": "^orders$"}
 POLICY = {"name": "limit", "pattern": "^orders$", "apply_to": "queues", "definition": {"max-length": 5}}
-WANTED = Wanted("roboshop", PASSWORD, ["monitoring"], "/", PERMISSIONS, [POLICY], True)
+SERVICES = User("roboshop", PASSWORD, ["monitoring"], PERMISSIONS)
+WATCH = User("watch", "look", ["monitoring"])
+WANTED = Wanted([SERVICES], "/", [POLICY], True)
 
 
 def hashed(password: str, algorithm: str = "sha256") -> dict[str, str]:
@@ -55,10 +59,11 @@ FRESH: dict[str, Any] = {
 
 
 class Node:
-    """A module's way to run commands, answered as rabbitmqctl would."""
+    """A module's way to run commands, answered as rabbitmqctl would; `altered` is what it adds to passwords."""
 
-    def __init__(self, definitions: dict[str, Any], refused: str = "", lets_in: bool = True) -> None:
-        self.definitions, self.refused, self.lets_in = definitions, refused, lets_in
+    def __init__(self, definitions: dict[str, Any], refused: str = "", altered: str = "", lets_in: bool = True) -> None:
+        self.definitions, self.refused, self.altered = copy.deepcopy(definitions), refused, altered
+        self.lets_in = lets_in
         self.ran: list[tuple[list[str], str | None]] = []
 
     def run_command(self, argv: list[str], data: str | None, **_: object) -> tuple[int, str, str]:
@@ -67,11 +72,22 @@ class Node:
         if argv[1] == "authenticate_user":
             return (0 if self.lets_in else 1), "", ""
         self.ran.append((argv[1:], data))
-        return (70, "", self.refused) if self.refused else (0, "", "")
+        if self.refused:
+            return 70, "", self.refused
+        if argv[1] in ("add_user", "change_password"):
+            assert data is not None
+            users = [user for user in self.definitions["users"] if user["name"] != argv[2]]
+            self.definitions["users"] = [*users, {"name": argv[2], "tags": [], **hashed(data + self.altered)}]
+        return 0, "", ""
+
+
+def services(**changed: str) -> Wanted:
+    """What is wanted, with another user for the services."""
+    return dataclasses.replace(WANTED, users=[dataclasses.replace(SERVICES, **changed)])
 
 
 def settle(node: Node, wanted: Wanted = WANTED, check_mode: bool = False) -> dict[str, Any]:
-    return dict(objects.settle(objects.Broker(node, wanted.password), wanted, check_mode))
+    return dict(objects.settle(objects.Broker(node, [user.password for user in wanted.users]), wanted, check_mode))
 
 
 def test_a_fresh_broker_gets_everything_and_guest_goes() -> None:
@@ -86,12 +102,12 @@ def test_a_fresh_broker_gets_everything_and_guest_goes() -> None:
 
 
 def test_the_password_goes_by_standard_input_alone() -> None:
-    secret = WANTED.__class__(**{**vars(WANTED), "password": "9f8e7d6c"})
+    secret = services(password=UNUSUAL)
     node = Node(FRESH)
     result = settle(node, secret)
     assert [data for _, data in node.ran if data] == ["9f8e7d6c"]
     assert "9f8e7d6c" not in json.dumps([words for words, _ in node.ran])
-    assert "9f8e7d6c" not in json.dumps(result) + repr(secret) + repr(list(steps(secret, FRESH, False)))
+    assert "9f8e7d6c" not in json.dumps(result) + repr(secret) + repr(list(steps(secret, FRESH, [])))
 
 
 def test_a_settled_broker_is_left_alone() -> None:
@@ -126,10 +142,8 @@ def test_what_differs_alone_is_changed_and_a_preview_changes_nothing(change: Any
 def test_guest_stays_where_that_is_wanted_or_where_it_is_the_user() -> None:
     found = copy.deepcopy(SETTLED)
     found["users"].append({"name": "guest", "tags": []})
-    kept = Wanted(**{**vars(WANTED), "without_guest": False})
-    assert [step.words[0] for step in steps(kept, found, True)] == []
-    guest = Wanted(**{**vars(WANTED), "user": "guest"})
-    assert "delete_user" not in [step.words[0] for step in steps(guest, found, True)]
+    assert list(steps(dataclasses.replace(WANTED, without_guest=False), found, ["roboshop"])) == []
+    assert "delete_user" not in [step.words[0] for step in steps(services(name="guest"), found, ["guest"])]
 
 
 def test_a_password_is_compared_by_the_hash_the_user_has() -> None:
@@ -143,15 +157,34 @@ def test_where_the_hash_is_unknown_the_broker_is_asked() -> None:
     found = copy.deepcopy(SETTLED)
     found["users"][0]["hashing_algorithm"] = "rabbit_password_hashing_md5"
     assert not settle(Node(found))["changed"]
-    # It answers no twice: before the password is set, and after.
-    with pytest.raises(RefusedError, match="does not let the user in with it"):
-        settle(Node(found, lets_in=False))
+    assert settle(Node(found, lets_in=False))["steps"] == ["change the password of roboshop"]
+
+
+def test_a_password_that_rabbitmqctl_alters_is_not_taken_for_set() -> None:
+    with pytest.raises(RefusedError, match="rabbitmqctl gave roboshop another password than the one it read"):
+        settle(Node(FRESH, altered="\u00a0"))
+
+
+def test_a_user_of_its_own_watches_and_touches_no_message() -> None:
+    both = dataclasses.replace(WANTED, users=[SERVICES, WATCH])
+    node = Node(SETTLED)
+    settle(node, both)
+    assert node.ran == [(["add_user", "watch"], "look"), (["set_user_tags", "watch", "monitoring"], None)]
+    found = copy.deepcopy(node.definitions)
+    found["users"][-1]["tags"] = ["monitoring"]
+    assert not settle(Node(found), both)["changed"]
+    found["permissions"].append({"user": "watch", "vhost": "/", **dict.fromkeys(PERMISSIONS, ".*")})
+    node = Node(found)
+    settle(node, both)
+    assert node.ran == [(["clear_permissions", "--vhost", "/", "watch"], None)]
 
 
 def test_a_refusal_is_told_in_rabbitmq_s_words_without_the_password() -> None:
-    wanted = Wanted(**{**vars(WANTED), "password": "9f8e7d6c"})
     with pytest.raises(RefusedError) as refused:
-        settle(Node(FRESH, refused="Error: 9f8e7d6c: minimum required password length is 40"), wanted)
+        settle(
+            Node(FRESH, refused="Error: 9f8e7d6c: minimum required password length is 40"),
+            services(password=UNUSUAL),
+        )
     assert str(refused.value) == (
         "rabbitmqctl add_user failed. RabbitMQ says: Error: ********: minimum required password length is 40"
     )
@@ -175,7 +208,7 @@ def test_the_module_fails_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> Non
     def run_command(*_: object, **__: object) -> tuple[int, str, str]:
         return 69, "", "Error: unable to perform an operation on node 'rabbit@x'."
 
-    parameters = {**vars(WANTED)}
+    parameters = {**vars(WANTED), "users": [vars(SERVICES)]}
     module = SimpleNamespace(params=parameters, check_mode=False, run_command=run_command, fail_json=fail_json)
     monkeypatch.setattr(objects, "AnsibleModule", lambda *_, **__: module)
     with pytest.raises(SystemExit):

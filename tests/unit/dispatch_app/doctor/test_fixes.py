@@ -44,7 +44,7 @@ def unquoted(source: str) -> Iterator[str]:
         for part in node.values:
             if isinstance(part, ast.FormattedValue):
                 word = ast.unparse(part.value)
-                if not (word.isupper() or re.match(r"(shlex\.quote|quoted|_grant)\(", word) or word in QUOTED):
+                if not (word.isupper() or re.match(r"(shlex\.quote|quoted|topology\.grant)\(", word) or word in QUOTED):
                     yield word
 
 
