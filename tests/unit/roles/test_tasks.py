@@ -14,7 +14,7 @@ FILES = sorted([*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/handlers/
 LIBRARY = {file.stem: file.read_text() for file in ROOT.glob("roles/*/library/*.py")}
 # What a task says of a secret: the variables that hold one, alone or among others, and the key beside a certificate.
 SECRET = re.compile(
-    r"dispatch_amqp_password|rabbitmq_password|dispatch_amqp_tls_key|app_service_wanted|app_release_index_url"
+    r"dispatch_amqp_password|rabbitmq_password|__rabbitmq_services|dispatch_amqp_tls_key|app_service_wanted|app_release_index_url"
     r"|lookup\(.*'\.key'"
 )
 INHERITED = ("delegate_to", "connection", "become")
@@ -73,4 +73,5 @@ def masked(module: str) -> set[str]:
     pattern = r'"(\w+)": \{.*"no_log": True'
     document = (ROOT / "roles" / "app_service" / "module_utils" / "app_arguments.py").read_text()
     within = {"wanted"} if '"wanted": WANTED' in module and "credentials" in re.findall(pattern, document) else set()
-    return {*re.findall(pattern, module), *within}
+    users = {"users"} if '"options": USER' in module and "password" in re.findall(pattern, module) else set()
+    return {*re.findall(pattern, module), *within, *users}
