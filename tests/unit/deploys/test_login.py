@@ -121,7 +121,7 @@ def test_a_sudo_that_asks_for_a_password_is_given_none(tmp_path: Path, monkeypat
 
 
 def pyinfra(directory: Path, variables: dict[str, object] | None, *arguments: str, agent: str = "") -> str:
-    """Run pyinfra on one host with these variables, for None on none, and only this agent; return all that it printed."""
+    """Run pyinfra on one host with these variables, or on none, and with this agent alone; return all it printed."""
     inventory = directory / "hosts.yml"
     hosts = {} if variables is None else {"h1": variables}
     inventory.write_text(json.dumps({"all": {"children": {"dispatch": {"hosts": hosts}}}}))
