@@ -17,7 +17,7 @@ def logged_in(kind: str, case: Case) -> Finding | None:
     if found.kind != kind:
         return None
     if kind == "tls-expired":
-        return provision(found.evidence, "RabbitMQ's certificate has expired.", "rabbitmq")
+        return provision(found.evidence, "RabbitMQ's certificate, or its CA's, has expired.", "site")
     if kind == "tls-untrusted" and case.broker.malformed:
         return provision(found.evidence, "RabbitMQ's certificate or its CA is malformed: it has to be issued anew.",
                          "rabbitmq")  # fmt: skip

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import NameOID
 
 # One of ours that ends sooner is made anew: long enough for a play that runs once a month.
 RENEWED_BEFORE = timedelta(days=30)
+# The CA's certificate is made anew earlier, and with the same key, so that what it has signed stays good and every
+# client has its successor long before it ends.
+_CA_RENEWED_BEFORE = timedelta(days=365)
+_CA_NAME = "RoboShop RabbitMQ CA"  # that tasks/generate_ca.yml gives it
 
 
 @dataclass
@@ -23,6 +28,7 @@ class Pair:
 
     name: str
     certificate: x509.Certificate | None = None
+    others: list[x509.Certificate] = field(default_factory=list)  # that its file holds, too: those that signed it
     public_key: bytes | None = None  # that of the key's file
     faults: list[str] = field(default_factory=list)
 
@@ -39,14 +45,13 @@ def rabbitmq_certificates(
     moment, folder = now or datetime.now(timezone.utc), Path(directory)
     authority = _read(folder, "ca")
     faults = [*authority.faults]
-    generate_ca = authority.certificate is None and not authority.faults
+    generate_ca = not authority.faults and _ca_due(authority, moment)
     signs = generate_ca or authority.public_key is not None
     if authority.certificate and authority.public_key not in (None, _public(authority.certificate)):
         faults.append(f"{folder}/ca.key is not the key of {folder}/ca.pem. Put the right one there, or remove it.")
-    if authority.certificate and authority.certificate.not_valid_after_utc <= moment:
+    if authority.certificate and not generate_ca and authority.certificate.not_valid_after_utc <= moment:
         faults.append(
-            f"The CA's certificate {folder}/ca.pem ended on {_day(authority.certificate)}. Put its successor there; "
-            "or, if this project made it, remove it with ca.key and run playbooks/site.yml, which makes all anew."
+            f"The CA's certificate {folder}/ca.pem ended on {_day(authority.certificate)}. Put its successor there."
         )
     due = []
     for name in dict.fromkeys([host, *clients]):
@@ -56,6 +61,7 @@ def rabbitmq_certificates(
         # One of ours bears every name and does not end soon; of one that is given, only what can't work is refused.
         others = reached_by if name == host and not mine else []
         wrong = pair.faults or _wrong(pair, ours_bears, others, moment + RENEWED_BEFORE if mine else moment)
+        wrong = wrong or ([] if mine else _distrusted(pair, authority))
         if (missing and signs) or (wrong and mine and not pair.faults):
             due.append(
                 {
@@ -85,7 +91,7 @@ def _read(folder: Path, name: str) -> Pair:
     pem, key = folder / f"{name}.pem", folder / f"{name}.key"
     try:
         if pem.exists():
-            pair.certificate = x509.load_pem_x509_certificate(pem.read_bytes())
+            pair.certificate, *pair.others = x509.load_pem_x509_certificates(pem.read_bytes())
         if key.exists():
             private = load_pem_private_key(key.read_bytes(), None)
             pair.public_key = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -94,8 +100,8 @@ def _read(folder: Path, name: str) -> Pair:
             f"{error.filename} can't be read ({error.strerror}). Let the user who runs the play read it."
         )
     except TypeError:
-        pair.faults.append(f"{key} is encrypted, and RabbitMQ would not boot with it. Put the decrypted key there.")
-    except ValueError:
+        pair.faults.append(f"{key} is encrypted, and nothing here can decrypt it. Put the decrypted key there.")
+    except (ValueError, UnsupportedAlgorithm):
         broken = pem if pem.exists() and pair.certificate is None else key
         pair.faults.append(f"{broken} holds nothing that can be read as PEM. Put the right file there, or remove it.")
     return pair
@@ -129,13 +135,44 @@ def _wrong(pair: Pair, names: list[str], any_of: list[str], moment: datetime) ->
     return found
 
 
+def _ca_due(authority: Pair, moment: datetime) -> bool:
+    """Tell whether the CA's certificate is missing, or is one of ours that ends."""
+    certificate = authority.certificate
+    if certificate is None:
+        return True
+    own_name = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == [_CA_NAME]
+    own_key = authority.public_key == _public(certificate) and _signed(certificate, certificate)
+    return own_name and own_key and certificate.not_valid_after_utc <= moment + _CA_RENEWED_BEFORE
+
+
+def _distrusted(pair: Pair, authority: Pair) -> list[str]:
+    """Return what is wrong where no CA of ca.pem has signed a certificate, directly or by the others in its file."""
+    if pair.certificate is None or authority.certificate is None:
+        return []
+    roots, current, others = [authority.certificate, *authority.others], pair.certificate, list(pair.others)
+    while not any(current == root or _signed(current, root) for root in roots):
+        signers = [other for other in others if _signed(current, other)]
+        if not signers:
+            return [
+                f"The certificate {pair.name}.pem is signed by no CA of ca.pem, so nobody who trusts those would trust "
+                "it. Put the CA that signed it into ca.pem."
+            ]
+        current = signers[0]
+        others.remove(current)
+    return []
+
+
 def _ours(pair: Pair, authority: Pair) -> bool:
     """Tell whether the CA whose key is here has signed a certificate."""
     if pair.certificate is None or authority.certificate is None or authority.public_key is None:
         return False
+    return _signed(pair.certificate, authority.certificate)
+
+
+def _signed(certificate: x509.Certificate, signer: x509.Certificate) -> bool:
     try:
-        pair.certificate.verify_directly_issued_by(authority.certificate)
-    except (InvalidSignature, TypeError, ValueError):
+        certificate.verify_directly_issued_by(signer)
+    except (InvalidSignature, TypeError, ValueError, UnsupportedAlgorithm):
         return False
     return True
 

@@ -145,6 +145,7 @@ def certificates(wanted: dict[str, Any], ours: Any) -> list[File]:
 def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Make the host what is wanted, and return the module's result. Raises RefusedError."""
     host.refuse_renamed()
+    host.refuse_unresolvable()
     host.refuse_foreign_addresses(wanted["addresses"])
     group = group_of("rabbitmq") if host.installed else 0
     due = differing(files(wanted, group))

@@ -66,6 +66,23 @@ def node_name(settings: Mapping[str, str], hostname: str) -> str:
     return f"{name}@{host if at else hostname if long else hostname.split('.')[0]}"
 
 
+def own_name(settings: Mapping[str, str]) -> str:
+    """Return the host's name, with its domain where RabbitMQ's node bears that, too."""
+    return socket.getfqdn() if settings.get("USE_LONGNAME", "").lower() == "true" else socket.gethostname()
+
+
+def refuse_unresolvable(node: str) -> None:
+    """Raise RefusedError where the host can't resolve the name in its own node's."""
+    name = node.partition("@")[2]
+    try:
+        socket.getaddrinfo(name, None)
+    except (OSError, UnicodeError) as error:
+        raise RefusedError(
+            f"This host can't resolve its own name, {name}, and RabbitMQ does not boot without. Give the name an "
+            f"address: echo 127.0.1.1 {shlex.quote(name)} >> /etc/hosts"
+        ) from error
+
+
 def data_directory(settings: Mapping[str, str]) -> Path | None:
     """Return the directory in which each node has one of its own name, or None where one is named for all."""
     if "MNESIA_DIR" in settings:
@@ -224,7 +241,7 @@ class Host:
             run(["systemctl", "show", "--property=Environment", "--value", SERVICE]) if self.booted else (0, "", "")
         )
         self._settings = environment(text, unit)
-        self.node = node_name(self._settings, socket.gethostname())
+        self.node = node_name(self._settings, own_name(self._settings))
 
     @property
     def running(self) -> bool:
@@ -275,6 +292,11 @@ class Host:
         """Raise RefusedError where RabbitMQ's queues belong to a node of another name."""
         if base := data_directory(self._settings):
             refuse_renamed(base, self.node)
+
+    def refuse_unresolvable(self) -> None:
+        """Raise RefusedError where the host can't resolve its own name; while an image is made it has another."""
+        if self.booted:
+            refuse_unresolvable(self.node)
 
     def refuse_foreign_addresses(self, addresses: Mapping[str, str]) -> None:
         """Raise RefusedError where an address is not one of this host's."""

@@ -62,9 +62,16 @@ class Directory:
         made = builder.sign(signer[1], hashes.SHA256())
         (self.path / f"{name}.pem").write_bytes(made.public_bytes(Encoding.PEM))
 
-    def ca(self, days: float = 3000) -> tuple[str, ec.EllipticCurvePrivateKey]:
-        signer = ("ca", self.key("ca"))
-        self.certificate("ca", signer[1], signer, days=days)
+    def ca(self, days: float = 3000, file: str = "ca") -> tuple[str, ec.EllipticCurvePrivateKey]:
+        signer = (file, self.key(file))
+        self.certificate(file, signer[1], signer, days=days)
+        return signer
+
+    def our_ca(self, days: float) -> tuple[str, ec.EllipticCurvePrivateKey]:
+        """A CA as the role makes it."""
+        signer = ("RoboShop RabbitMQ CA", self.key("ca"))
+        self.certificate(signer[0], signer[1], signer, days=days)
+        (self.path / f"{signer[0]}.pem").rename(self.path / "ca.pem")
         return signer
 
     def judged(self, names: list[str] = NAMES, clients: tuple[str, ...] = (), reached_by: tuple[str, ...] = ()) -> Any:
@@ -176,3 +183,37 @@ def test_a_ca_that_ended_or_whose_key_is_another_s_is_refused(folder: Directory)
     said = " ".join(folder.judged()["faults"])
     assert "ca.key is not the key of" in said
     assert "ca.pem ended on 2026-04-29" in said
+
+
+@pytest.mark.parametrize(("days", "due"), [(-2, True), (364, True), (366, False)])
+def test_our_own_ca_is_made_anew_and_what_it_signed_stays(folder: Directory, days: float, due: bool) -> None:
+    folder.certificate("broker", folder.key("broker"), folder.our_ca(days), names=NAMES)
+    assert folder.judged() == {"faults": [], "generate_ca": due, "due": []}
+
+
+def test_one_of_that_name_whose_key_is_not_here_is_refused_once_it_ended(folder: Directory) -> None:
+    folder.certificate("broker", folder.key("broker"), folder.our_ca(days=-2), names=NAMES)
+    (folder.path / "ca.key").unlink()
+    judged = folder.judged()
+    assert not judged["generate_ca"]
+    assert "ca.pem ended on 2026-04-29. Put its successor there." in judged["faults"][0]
+
+
+def test_one_that_no_ca_of_ca_pem_signed_is_refused(folder: Directory) -> None:
+    folder.ca()
+    folder.certificate("broker", folder.key("broker"), folder.ca(file="other"), names=NAMES)
+    (fault,) = folder.judged()["faults"]
+    assert fault.startswith("The certificate broker.pem is signed by no CA of ca.pem")
+    with (folder.path / "ca.pem").open("ab") as trusted:
+        trusted.write((folder.path / "other.pem").read_bytes())
+    assert folder.judged()["faults"] == []
+
+
+def test_one_whose_file_holds_the_chain_to_the_ca_is_taken(folder: Directory) -> None:
+    root, between = folder.ca(), folder.key("between")
+    folder.certificate("between", between, root)
+    folder.certificate("broker", folder.key("broker"), ("between", between), names=NAMES)
+    assert "signed by no CA" in folder.judged()["faults"][0]
+    with (folder.path / "broker.pem").open("ab") as chain:
+        chain.write((folder.path / "between.pem").read_bytes())
+    assert folder.judged()["faults"] == []

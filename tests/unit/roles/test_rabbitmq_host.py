@@ -56,6 +56,19 @@ def test_the_node_is_named_as_rabbitmq_names_it(settings: dict[str, str], name: 
     assert host.node_name(settings, "mq.shop.internal") == name
 
 
+def test_a_node_of_long_names_is_named_by_the_host_s_domain_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.socket, "gethostname", lambda: "mq")
+    monkeypatch.setattr(host.socket, "getfqdn", lambda: "mq.shop.internal")
+    for settings, name in (({}, "rabbit@mq"), ({"USE_LONGNAME": "true"}, "rabbit@mq.shop.internal")):
+        assert host.node_name(settings, host.own_name(settings)) == name
+
+
+def test_a_host_that_can_t_resolve_its_own_name_is_told_what_to_do() -> None:
+    host.refuse_unresolvable("rabbit@localhost")
+    with pytest.raises(host.RefusedError, match=r"echo 127\.0\.1\.1 mq\.invalid >> /etc/hosts"):
+        host.refuse_unresolvable("rabbit@mq.invalid")
+
+
 def test_the_data_directory_is_the_configured_one() -> None:
     assert host.data_directory({}) == Path("/var/lib/rabbitmq/mnesia")
     assert host.data_directory({"MNESIA_BASE": "/data"}) == Path("/data")
