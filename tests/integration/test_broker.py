@@ -26,6 +26,7 @@ from tests.lab.inventory import copied
 
 BROKER = "lone-broker"
 AMQP, AMQPS = 22651, 22652
+WATCHING = "h\u00e4nde weg, \u20ac 5"  # such letters are the first that a locale alters
 PLUGINS = "/etc/rabbitmq/enabled_plugins"
 
 
@@ -194,13 +195,23 @@ def test_with_tls_the_clear_ports_close_and_our_own_certificates_are_renewed(sit
         "rabbitmq_clear_listener": False,
         "rabbitmq_management_address": "127.0.0.1",
         "rabbitmq_prometheus_address": "127.0.0.1",
+        "rabbitmq_monitoring_user": "watch",
+        "rabbitmq_monitoring_password": WATCHING,
     }
+    with site.channel() as channel:
+        channel.queue_declare("orders", durable=True)
     run = site.provision(**wanted)
     assert run.code == 0, run.output
+    assert WATCHING not in run.output
     listening = {line.split()[3] for line in site.run("ss -Hltn").splitlines()}
     assert not [address for address in listening if address.endswith(":5672")]
     assert {"127.0.0.1:15672", "127.0.0.1:15692"} <= listening
     assert not listening & {"*:15672", "0.0.0.0:15672", "*:15692", "0.0.0.0:15692"}
+
+    # The monitoring user sees what there is, and may use nothing.
+    for path in ("overview", "nodes", "queues/%2F/orders"):
+        site.run(f"curl --silent --show-error --fail -u 'watch:{WATCHING}' http://127.0.0.1:15672/api/{path}")
+    assert site.run("rabbitmqctl --quiet list_user_permissions watch").splitlines()[1:] == []
 
     served, process = certificate(site), site.run("systemctl show rabbitmq-server -p MainPID")
     assert served.not_valid_after_utc > datetime.now(timezone.utc) + timedelta(days=800)
