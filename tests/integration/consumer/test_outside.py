@@ -202,6 +202,7 @@ def test_dead_letters_go_into_files_and_come_back(broker: Broker, service: Servi
     assert sorted(service.command("dead", "show", "--all").stdout.split("\n}\n")) == before
 
 
+@pytest.mark.long
 def test_a_killed_export_amid_new_letters_loses_none_and_all_come_back_as_they_were(
     broker: Broker, service: Service, tmp_path: Path
 ) -> None:
@@ -215,7 +216,7 @@ def test_a_killed_export_amid_new_letters_loses_none_and_all_come_back_as_they_w
         pika.BasicProperties(user_id=USER, expiration="3600000", headers={"CC": ["elsewhere"]}),
         pika.BasicProperties(),
     ]
-    sent = {b"\xff letter %d" % number: kinds[number % len(kinds)] for number in range(400)}
+    sent = {b"\xff letter %d" % number: kinds[number % len(kinds)] for number in range(800)}
     bodies = iter(sent)
 
     def publish(count: int) -> None:
@@ -225,7 +226,7 @@ def test_a_killed_export_amid_new_letters_loses_none_and_all_come_back_as_they_w
             for body in islice(bodies, count):
                 channel.basic_publish("", "orders.dead", body, sent[body], mandatory=True)
 
-    publish(200)
+    publish(600)
     files = [tmp_path / "first", tmp_path / "second"]
     export = subprocess.Popen(
         [sys.executable, "-m", "dispatch_app", "dead", "export", "--all", str(files[0])],
