@@ -16,6 +16,11 @@ config.FAIL_PERCENT = 0
 try:
     _desired = load()
     _reached = {name: (name, reach(_desired, name)) for name in _desired.groups.get(GROUP, [])}
+    if not _reached:  # pyinfra would do nothing, which looks like success
+        raise DesiredError(
+            f"The inventory has no host in the group {GROUP}. Add the hosts that are to run Dispatch to it; on EC2, "
+            "tag their instances Project=roboshop and Role=dispatch."
+        )
 except DesiredError as error:
     raise PyinfraError(str(error)) from error
 

@@ -120,16 +120,21 @@ def test_a_sudo_that_asks_for_a_password_is_given_none(tmp_path: Path, monkeypat
     assert "Traceback" not in said
 
 
-def pyinfra(directory: Path, variables: dict[str, object], *arguments: str, agent: str = "") -> str:
-    """Run pyinfra on one host with these variables and only this agent; return all that it printed."""
+def pyinfra(directory: Path, variables: dict[str, object] | None, *arguments: str, agent: str = "") -> str:
+    """Run pyinfra on one host with these variables, or on none, and with this agent alone; return all it printed."""
     inventory = directory / "hosts.yml"
-    inventory.write_text(json.dumps({"all": {"children": {"dispatch": {"hosts": {"h1": variables}}}}}))
+    hosts = {} if variables is None else {"h1": variables}
+    inventory.write_text(json.dumps({"all": {"children": {"dispatch": {"hosts": hosts}}}}))
     environment = {"ANSIBLE_INVENTORY": str(inventory), "SSH_AUTH_SOCK": agent, "HOME": str(directory)}
     command = [PYINFRA, "deploys/inventory.py", *arguments]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     return done.stdout + done.stderr
+
+
+def test_an_inventory_without_hosts_is_no_success(tmp_path: Path) -> None:
+    assert "The inventory has no host in the group dispatch. Add" in pyinfra(tmp_path, None, "exec", "--", "true")
 
 
 def test_a_key_that_the_agent_alone_has_lets_in(tmp_path: Path, agent: tuple[paramiko.PKey, str]) -> None:
