@@ -9,7 +9,7 @@ import time
 from ..case import Case
 from ..table import ERROR, NAME, WARNING, Check, Finding
 from . import needs
-from .fixes import RESTART, mode_of, quoted
+from .fixes import FREE_DISK, RESTART, mode_of, quoted
 
 # Octets and inodes below which the ledger is at risk.
 DISK_FREE, INODES_FREE = 16 << 20, 64
@@ -50,10 +50,9 @@ def disk_full(case: Case) -> Finding | None:
     octets, inodes = case.state.disk
     if octets >= DISK_FREE and inodes >= INODES_FREE:
         return None
-    old = r"find /var/log -xdev -type f \( -name '*.gz' -o -name '*.old' -o -name '*.[0-9]' \) -delete"
     return Finding(f"{case.state.mount} has {octets >> 10} KiB and {inodes} inodes left",
                    "The disk is full: orders can't be recorded, and wait.",
-                   f"{old} && journalctl --rotate --vacuum-size=50M && {RESTART}")  # fmt: skip
+                   f"{FREE_DISK} && {RESTART}")  # fmt: skip
 
 
 def ledger_damaged(case: Case) -> Finding | None:
