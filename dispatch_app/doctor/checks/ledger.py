@@ -25,7 +25,7 @@ def state_linked(case: Case) -> Finding | None:
     source, target = (str(path).replace(" ", "\\040") for path in (state.resolve(), state))
     where, line = quoted(state), shlex.quote(f"{source} {target} none bind 0 0")
     bind = f"printf '%s\\n' {line} >> /etc/fstab && mount {where}"
-    replaced = f"systemctl stop {NAME}; rm {where} && mkdir {where} && {bind}"
+    replaced = f"if [ -L {where} ]; then systemctl stop {NAME}; rm {where} && mkdir {where} && {bind}; fi"
     return Finding(f"{state} is a symbolic link to {state.resolve()}",
                    "systemd takes no link for a state directory, so the service does not start; a mount does as well.",
                    f"{replaced} && systemctl start {NAME}")  # fmt: skip
@@ -59,9 +59,13 @@ def ledger_damaged(case: Case) -> Finding | None:
     problem, state = case.state.problem(), case.state.directory
     if problem is None or state is None:
         return None
-    aside = 'mv ledger.db* "$(mktemp -d damaged.XXXXXX)"'
-    return Finding(f"{case.state.ledger}: {problem}", "The ledger is damaged; a new one knows no order before it.",
-                   f"cd {quoted(state)} && systemctl stop {NAME} && {aside} && systemctl start {NAME}")  # fmt: skip
+    # A second run must leave the new ledger alone, which is another file.
+    ledger = case.state.ledger
+    inode = ledger.stat().st_ino if ledger and ledger.exists() else 0
+    moved = f'systemctl stop {NAME} && mv ledger.db* "$(mktemp -d damaged.XXXXXX)"'
+    aside = f'if [ "$(stat -c %i ledger.db)" = {inode} ]; then {moved}; fi'
+    return Finding(f"{ledger}: {problem}", "The ledger is damaged; a new one knows no order before it.",
+                   f"cd {quoted(state)} && {aside} && systemctl start {NAME}")  # fmt: skip
 
 
 def ledger_locked(case: Case) -> Finding | None:
@@ -74,8 +78,11 @@ def ledger_locked(case: Case) -> Finding | None:
     found = case.state.lock()
     if found != before:
         return None
+    # By the time this is run, the number may belong to another process.
+    holds = f"ls -l /proc/{found.pid}/fd | grep -qF {quoted(case.state.ledger)}"
     return Finding(f"process {found.pid} ({found.command}) holds the ledger's write lock",
-                   "Orders can't be recorded, and wait, until that process lets go.", f"kill {found.pid}")  # fmt: skip
+                   "Orders can't be recorded, and wait, until that process lets go.",
+                   f"if {holds}; then kill {found.pid}; fi")  # fmt: skip
 
 
 def clock_skew(case: Case) -> Finding | None:
