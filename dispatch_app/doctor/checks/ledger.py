@@ -25,7 +25,7 @@ def state_linked(case: Case) -> Finding | None:
     source, target = (str(path).replace(" ", "\\040") for path in (state.resolve(), state))
     where, line = quoted(state), shlex.quote(f"{source} {target} none bind 0 0")
     bind = f"printf '%s\\n' {line} >> /etc/fstab && mount {where}"
-    replaced = f"if [ -L {where} ]; then systemctl stop {NAME}; rm {where} && mkdir {where} && {bind}; fi"
+    replaced = f"([ ! -L {where} ] || (systemctl stop {NAME} && rm {where} && mkdir {where} && {bind}))"
     return Finding(f"{state} is a symbolic link to {state.resolve()}",
                    "systemd takes no link for a state directory, so the service does not start; a mount does as well.",
                    f"{replaced} && systemctl start {NAME}")  # fmt: skip
@@ -63,7 +63,7 @@ def ledger_damaged(case: Case) -> Finding | None:
     ledger = case.state.ledger
     inode = ledger.stat().st_ino if ledger and ledger.exists() else 0
     moved = f'systemctl stop {NAME} && mv ledger.db* "$(mktemp -d damaged.XXXXXX)"'
-    aside = f'if [ "$(stat -c %i ledger.db)" = {inode} ]; then {moved}; fi'
+    aside = f'([ "$(stat -c %i ledger.db)" != {inode} ] || ({moved}))'
     return Finding(f"{ledger}: {problem}", "The ledger is damaged; a new one knows no order before it.",
                    f"cd {quoted(state)} && {aside} && systemctl start {NAME}")  # fmt: skip
 
@@ -82,7 +82,7 @@ def ledger_locked(case: Case) -> Finding | None:
     holds = f"ls -l /proc/{found.pid}/fd | grep -qF {quoted(case.state.ledger)}"
     return Finding(f"process {found.pid} ({found.command}) holds the ledger's write lock",
                    "Orders can't be recorded, and wait, until that process lets go.",
-                   f"if {holds}; then kill {found.pid}; fi")  # fmt: skip
+                   f"{holds} && kill {found.pid}")  # fmt: skip
 
 
 def clock_skew(case: Case) -> Finding | None:
