@@ -151,13 +151,21 @@ def export(args: argparse.Namespace) -> int:
 
     settings, path = configuration.load(os.environ), args.file or _new_letter_file()
 
-    def work(parameters: Any) -> int:
+    def work(parameters: Any) -> None:
         with closing(DeadLetters(settings, parameters)) as box:
-            return letterfile.export(box, box.letters(args.id, args.reason), path)
+            for letter in box.letters(args.id, args.reason):
+                file.take(box, letter)
 
-    count = _connected(settings, work)
-    print(f"{count} dead letters moved to {path}; `dispatch dead import` puts them back" if count else "0 dead letters")
-    return 1 if args.id and not count else 0
+    with closing(letterfile.LetterFile(path)) as file:
+        try:
+            _connected(settings, work)
+        finally:  # whatever has ended it, the letters that have left the queue are in this file
+            if file.count:
+                print(f"{file.count} dead letters moved to {path}; `dispatch dead import` puts them back")
+    if file.count:
+        return 0
+    print("0 dead letters")
+    return 1 if args.id else 0
 
 
 def restore(args: argparse.Namespace) -> int:
@@ -169,13 +177,14 @@ def restore(args: argparse.Namespace) -> int:
 
     def work(parameters: Any) -> tuple[int, int]:
         with closing(DeadLetters(settings, parameters)) as box:
-            return letterfile.restore(box, args.file)
+            return letterfile.restore(box, found)
 
     try:
-        put, there = _connected(settings, work)
+        found = list(letterfile.read(args.file))
     except letterfile.LetterFileError as error:
         print(f"failed: {error}.", file=sys.stderr)
         return EX_DATAERR
+    put, there = _connected(settings, work)
     print(f"{put} dead letters put back into the dead-letter queue, {there} were there already")
     return 0
 
@@ -206,6 +215,8 @@ def _connected(settings: configuration.Settings, work: Callable[[Any], Any]) -> 
         try:
             return work(parameters(settings, host))
         except ERRORS as error:
+            if isinstance(error, BrokenPipeError) or getattr(error, "filename", None):
+                raise  # this is about the output or a file, not about the broker
             print(f"failed: {escaped(str(explain(error, settings, host)))}.", file=sys.stderr)
             if isinstance(error, AMQPChannelError):
                 break  # the broker can be reached, and has refused

@@ -130,8 +130,9 @@ class DeadLetters:
 
         Raises pika's UnroutableError where there is no such queue, or NackError.
         """
+        raw, body = envelope.sendable(*message, connection.frame_max(self._conn))
         queue = topology.dead_queue(self._settings)
-        self._channel.basic_publish("", queue, message.body, RawProperties(message.raw), mandatory=True)
+        self._channel.basic_publish("", queue, body, RawProperties(raw), mandatory=True)
 
     def drop(self, letter: Letter) -> None:
         """Remove a letter for good."""

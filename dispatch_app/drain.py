@@ -46,8 +46,8 @@ def drain(
             # Retry queues come first: an order that one of them gives back meanwhile then counts in the order queue.
             retrying = sum(_ready(conn, name)[0] for name in topology.retry_queues(settings))
             ready, consumers = _ready(conn, settings.queue)
-            # Where nobody consumes, nobody has an order in hand, and there is no one to ask.
-            held = in_hand() if consumers else 0
+            # Even where nobody consumes: a service that is stopping has orders in hand, and consumes no more.
+            held = in_hand()
             left = ready + retrying + (held or 0)
             if held is not None:
                 answered = now

@@ -14,10 +14,9 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from .printable import escaped
+from .settings import MAX_BODY
 
 MAX_ID = 255  # characters: the length of an AMQP short string, and far more than the 36 of a UUID
-# Octets; far more than any order has. Decoded, a body takes up to 50 times its size, and MemoryMax= is 512 MiB.
-MAX_BODY = 1 << 20
 MAX_USER = 255  # characters that are stored of a user
 
 

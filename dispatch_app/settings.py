@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from . import orders
-
 HTTP = "127.0.0.1:9672"  # where /livez, /readyz and /metrics are served by default; the roles ask there, too
+# Octets; far more than any order has. Decoded, a body takes up to 50 times its size, and MemoryMax= is 512 MiB.
+MAX_BODY = 1 << 20
 CREDENTIAL = "amqp_password"  # a file in $CREDENTIALS_DIRECTORY (systemd.exec(5), LoadCredential=)
 _ON, _OFF = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -76,7 +76,7 @@ def load(env: Mapping[str, str]) -> Settings:
         tls=tls,
         http=reader.http(),
         prefetch=reader.number("DISPATCH_PREFETCH", 4000, 1, 65535),
-        max_body=reader.number("DISPATCH_MAX_BODY", orders.MAX_BODY, 1, 8 << 20),
+        max_body=reader.number("DISPATCH_MAX_BODY", MAX_BODY, 1, 8 << 20),
         hook=reader.hook(),
         retention_days=reader.number("DISPATCH_RETENTION_DAYS", 0, 0, 36500),
         stop_seconds=reader.number("DISPATCH_STOP_SECONDS", 20, 1, 3600),

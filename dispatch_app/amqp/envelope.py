@@ -55,6 +55,23 @@ def wrap(raw: bytes, body: bytes, notes: dict[str, Any], way: int, frame_max: in
     return join(fields), raw + body if way == ENVELOPED else body
 
 
+def sendable(raw: bytes, body: bytes, frame_max: int) -> tuple[bytes, bytes]:
+    """Return a message as it can be sent once more: as it is, unless it has properties that would harm the copy.
+
+    What `wrap` has returned has none. Others come into the queue by a policy of the broker's, or by hand.
+    """
+    try:
+        fields = split(raw)
+        headers = split_table(fields.get("headers", b""))
+    except ERRORS:  # the envelope takes any bytes
+        return wrap(raw, body, {}, ENVELOPED, frame_max)
+    if not any(name in fields for name in _FIELDS) and not any(name.startswith(_HEADERS) for name, _ in headers):
+        return raw, body
+    raw, body, notes = unwrap(raw, body)
+    plain = {name: note for name, note in notes.items() if isinstance(note, (str, int))}
+    return wrap(raw, body, plain, IN_PLACE, frame_max)
+
+
 def _noted(notes: dict[str, Any]) -> Headers:
     return [(MARK + name, value) for name, value in encode(notes)]
 

@@ -211,6 +211,7 @@ def test_a_service_that_was_set_up_by_hand_is_taken_over(lab: TestLab, wont_star
     lab.run(DISPATCH, "rm", "/app/dispatch")
 
 
+@pytest.mark.long
 def test_an_artifact_by_url_with_requirements_alone_is_built_from_an_index(lab: TestLab, tmp_path: Path) -> None:
     # The broker's host serves the artifact, and the index with a certificate of its own.
     wheels = ROOT / "dist" / "dispatch.zip"

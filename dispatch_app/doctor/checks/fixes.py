@@ -12,6 +12,10 @@ from ..table import CONTROLLER, NAME, Finding
 
 RESTART = f"systemctl restart {NAME}"
 PROVISION = "ansible-playbook playbooks/dispatch.yml"
+FREE_DISK = (
+    r"find /var/log -xdev -type f \( -name '*.gz' -o -name '*.old' -o -name '*.[0-9]' \) -delete"
+    " && journalctl --rotate --vacuum-size=50M"
+)
 
 
 def quoted(path: Path) -> str:

@@ -9,9 +9,10 @@ from ... import topology
 from ..case import Case
 from ..table import BROKER, ERROR, NAME, WARNING, Check, Finding, LookError
 from . import needs
-from .fixes import RESTART, provision
+from .fixes import FREE_DISK, RESTART, provision
 
 _BACKLOG_SECONDS = 1.5  # in which a working consumer finishes something
+_DISK_LIMIT = 50_000_000  # octets, RabbitMQ's default (rabbitmq.com, "Free Disk Space Alarms")
 
 
 def broker_alarm(case: Case) -> Finding | None:
@@ -22,10 +23,13 @@ def broker_alarm(case: Case) -> Finding | None:
                            "RabbitMQ's memory alarm blocks publishers: new orders do not come in.",
                            "rabbitmqctl set_vm_memory_high_watermark 0.4", BROKER)  # fmt: skip
         if node.get("disk_free_alarm"):
-            free, limit = node.get("disk_free", 0) >> 20, node.get("disk_free_limit", 0) >> 20
-            return Finding(f"{node['name']} has {free} MiB of disk left, its limit is {limit} MiB",
+            free, limit = node.get("disk_free", 0), node.get("disk_free_limit", 0)
+            # A limit that is lower than what is left ends the alarm; where even RabbitMQ's default is more, only space
+            # does.
+            fix = "rabbitmqctl set_disk_free_limit 50MB" if free > _DISK_LIMIT else FREE_DISK
+            return Finding(f"{node['name']} has {free >> 20} MiB of disk left, its limit is {limit >> 20} MiB",
                            "RabbitMQ's disk alarm blocks publishers: new orders do not come in.",
-                           "rabbitmqctl set_disk_free_limit 50MB", BROKER)  # fmt: skip
+                           fix, BROKER)  # fmt: skip
     return None
 
 

@@ -9,7 +9,7 @@ import time
 from ..case import Case
 from ..table import ERROR, NAME, WARNING, Check, Finding
 from . import needs
-from .fixes import RESTART, mode_of, quoted
+from .fixes import FREE_DISK, RESTART, mode_of, quoted
 
 # Octets and inodes below which the ledger is at risk.
 DISK_FREE, INODES_FREE = 16 << 20, 64
@@ -25,7 +25,7 @@ def state_linked(case: Case) -> Finding | None:
     source, target = (str(path).replace(" ", "\\040") for path in (state.resolve(), state))
     where, line = quoted(state), shlex.quote(f"{source} {target} none bind 0 0")
     bind = f"printf '%s\\n' {line} >> /etc/fstab && mount {where}"
-    replaced = f"systemctl stop {NAME}; rm {where} && mkdir {where} && {bind}"
+    replaced = f"([ ! -L {where} ] || (systemctl stop {NAME} && rm {where} && mkdir {where} && {bind}))"
     return Finding(f"{state} is a symbolic link to {state.resolve()}",
                    "systemd takes no link for a state directory, so the service does not start; a mount does as well.",
                    f"{replaced} && systemctl start {NAME}")  # fmt: skip
@@ -50,19 +50,22 @@ def disk_full(case: Case) -> Finding | None:
     octets, inodes = case.state.disk
     if octets >= DISK_FREE and inodes >= INODES_FREE:
         return None
-    old = r"find /var/log -xdev -type f \( -name '*.gz' -o -name '*.old' -o -name '*.[0-9]' \) -delete"
     return Finding(f"{case.state.mount} has {octets >> 10} KiB and {inodes} inodes left",
                    "The disk is full: orders can't be recorded, and wait.",
-                   f"{old} && journalctl --rotate --vacuum-size=50M && {RESTART}")  # fmt: skip
+                   f"{FREE_DISK} && {RESTART}")  # fmt: skip
 
 
 def ledger_damaged(case: Case) -> Finding | None:
     problem, state = case.state.problem(), case.state.directory
     if problem is None or state is None:
         return None
-    aside = 'mv ledger.db* "$(mktemp -d damaged.XXXXXX)"'
-    return Finding(f"{case.state.ledger}: {problem}", "The ledger is damaged; a new one knows no order before it.",
-                   f"cd {quoted(state)} && systemctl stop {NAME} && {aside} && systemctl start {NAME}")  # fmt: skip
+    # A second run must leave the new ledger alone, which is another file.
+    ledger = case.state.ledger
+    inode = ledger.stat().st_ino if ledger and ledger.exists() else 0
+    moved = f'systemctl stop {NAME} && mv ledger.db* "$(mktemp -d damaged.XXXXXX)"'
+    aside = f'([ "$(stat -c %i ledger.db)" != {inode} ] || ({moved}))'
+    return Finding(f"{ledger}: {problem}", "The ledger is damaged; a new one knows no order before it.",
+                   f"cd {quoted(state)} && {aside} && systemctl start {NAME}")  # fmt: skip
 
 
 def ledger_locked(case: Case) -> Finding | None:
@@ -75,8 +78,11 @@ def ledger_locked(case: Case) -> Finding | None:
     found = case.state.lock()
     if found != before:
         return None
+    # By the time this is run, the number may belong to another process.
+    holds = f"ls -l /proc/{found.pid}/fd | grep -qF {quoted(case.state.ledger)}"
     return Finding(f"process {found.pid} ({found.command}) holds the ledger's write lock",
-                   "Orders can't be recorded, and wait, until that process lets go.", f"kill {found.pid}")  # fmt: skip
+                   "Orders can't be recorded, and wait, until that process lets go.",
+                   f"{holds} && kill {found.pid}")  # fmt: skip
 
 
 def clock_skew(case: Case) -> Finding | None:

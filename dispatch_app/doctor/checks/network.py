@@ -35,7 +35,8 @@ def _network(case: Case, attempt: Attempt) -> Finding:
             cause = "RabbitMQ's security group, the first of that address, has to let this host in"
             return Finding(attempt.evidence, f"{cause} on port {port}; the fix takes credentials for AWS.",
                            _authorize(case, attempt.host), BROKER)  # fmt: skip
-        allow = f"iptables -I INPUT -p tcp -s {shlex.quote(case.broker.own_address)} --dport {port} -j ACCEPT"
+        rule = f"INPUT -p tcp -s {shlex.quote(case.broker.own_address)} --dport {port} -j ACCEPT"
+        allow = f"iptables -C {rule} || iptables -I {rule}"
         cause = "A firewall is in the way, or no host has that address; on EC2 RabbitMQ's security group has to let "
         return Finding(attempt.evidence, f"{cause}this host in on port {port}.", allow, BROKER)
     if attempt.kind == "broker-unresolvable":

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 
+import pika
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dispatch_app.amqp import envelope
 from tests.integration.consumer import hooks
-from tests.integration.consumer.harness import Broker, Proxy, Service, order, until
+from tests.integration.consumer.harness import SIGKILLED, USER, Broker, Proxy, Service, order, until
+from tests.lab.ansible import ROOT
 
 
 def test_metrics_are_prometheus_text_and_count_what_happened(broker: Broker, service: Service) -> None:
@@ -187,11 +195,56 @@ def test_dead_letters_go_into_files_and_come_back(broker: Broker, service: Servi
     first = service.command("dead", "export", "--all", str(kept))
     assert first.stdout == f"3 dead letters moved to {kept}; `dispatch dead import` puts them back\n"
     assert service.command("dead", "list", "--json").stdout == ""
-    assert "File exists" in service.command("dead", "export", "--all", str(kept)).stderr
+    assert f"File exists: '{kept}'" in service.command("dead", "export", "--all", str(kept)).stderr
     for put, there in ((3, 0), (0, 3)):
         done = service.command("dead", "import", str(kept))
         assert done.stdout == f"{put} dead letters put back into the dead-letter queue, {there} were there already\n"
     assert sorted(service.command("dead", "show", "--all").stdout.split("\n}\n")) == before
+
+
+@pytest.mark.long
+def test_a_killed_export_amid_new_letters_loses_none_and_all_come_back_as_they_were(
+    broker: Broker, service: Service, tmp_path: Path
+) -> None:
+    service.start()
+    service.await_ready()
+    assert service.stop() == 0
+    moment = datetime(2026, 11, 26, tzinfo=timezone.utc)
+    kinds = [
+        pika.BasicProperties(headers={"at": moment, "x": b"\xff", "deep": {"a": [1, None]}}, delivery_mode=2),
+        pika.BasicProperties(correlation_id="c-1", delivery_mode=1, timestamp=int(moment.timestamp()), type="t"),
+        pika.BasicProperties(user_id=USER, expiration="3600000", headers={"CC": ["elsewhere"]}),
+        pika.BasicProperties(),
+    ]
+    sent = {b"\xff letter %d" % number: kinds[number % len(kinds)] for number in range(800)}
+    bodies = iter(sent)
+
+    def publish(count: int) -> None:
+        with closing(broker.connect()) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            for body in islice(bodies, count):
+                channel.basic_publish("", "orders.dead", body, sent[body], mandatory=True)
+
+    publish(600)
+    files = [tmp_path / "first", tmp_path / "second"]
+    export = subprocess.Popen(
+        [sys.executable, "-m", "dispatch_app", "dead", "export", "--all", str(files[0])],
+        cwd=ROOT, env=service.environment, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    publisher = threading.Thread(target=publish, args=(200,))
+    until(lambda: files[0].exists() and files[0].read_bytes().count(b"\n") > 20, interval=0.001)
+    publisher.start()
+    export.kill()
+    assert export.wait() == SIGKILLED
+    publisher.join()
+    assert service.command("dead", "export", "--all", str(files[1])).returncode == 0
+    for file in files:
+        done = service.command("dead", "import", str(file))
+        assert done.returncode == 0, done.stderr
+
+    found = {body: raw for raw, body, _ in (envelope.unwrap(*letter) for letter in broker.take_dead())}
+    assert found == {body: b"".join(props.encode()) for body, props in sent.items()}
 
 
 @pytest.mark.parametrize("service", [{"DISPATCH_HOOK": f"{hooks.__name__}:gate"}], indirect=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -90,7 +89,7 @@ class Clinic:
     def in_network_of(self, name: str, command: str) -> str:
         """Run a command of this machine in a host's network: the host itself may not set up a firewall."""
         pid = self.host(name).attrs["State"]["Pid"]
-        done = subprocess.run(["nsenter", "-t", str(pid), "-n", *shlex.split(command)], capture_output=True, text=True)
+        done = subprocess.run(["nsenter", "-t", str(pid), "-n", "sh", "-c", command], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

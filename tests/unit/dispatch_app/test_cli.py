@@ -1,12 +1,15 @@
 """The command line: exit codes, output, and help for every subcommand."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pika.exceptions import StreamLostError
 
-from dispatch_app.__main__ import EX_CONFIG, EX_DATAERR, EX_IOERR, _show, main
+from dispatch_app.__main__ import EX_CONFIG, EX_DATAERR, EX_IOERR, EX_UNAVAILABLE, _show, main
+from dispatch_app.deadletters import Letter, Message
 from dispatch_app.ledger import Ledger
 
 
@@ -97,6 +100,74 @@ def test_a_bad_command_line_is_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+
+
+@pytest.mark.usefixtures("state")
+def test_what_is_wrong_with_a_file_is_said_of_the_file_and_not_of_the_broker(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMQP_HOST", "localhost,localhost")
+    monkeypatch.setenv("AMQP_PASS", "x")
+    there, missing = tmp_path / "there", tmp_path / "missing"
+    there.write_text("precious")
+    monkeypatch.setattr("dispatch_app.publish.publish", lambda _, __, bodies, ___: list(bodies))
+    for command, said in (
+        (["dead", "export", "--all", str(there)], f"File exists: '{there}'"),
+        (["dead", "import", str(missing)], f"No such file or directory: '{missing}'"),
+        (["publish", "--file", str(missing)], f"No such file or directory: '{missing}'"),
+    ):
+        assert main(command) == EX_IOERR
+        errors = capsys.readouterr().err
+        assert said in errors
+        assert "localhost" not in errors
+    assert there.read_text() == "precious"
+
+
+def box(*letters: Letter, then: Exception | None = None) -> type:
+    """A dead-letter queue in memory, whose broker goes away after the last letter if told so."""
+
+    class Box:
+        def __init__(self, *_: object) -> None:
+            self.close = self.drop = lambda *_: None
+
+        def letters(self, *_: object) -> Iterator[Letter]:
+            yield from letters
+            if then:
+                raise then
+
+    return Box
+
+
+def test_an_export_that_the_broker_ends_tells_where_the_letters_are(
+    state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMQP_HOST", "localhost")
+    monkeypatch.setenv("AMQP_PASS", "x")
+    letter = Letter(1, Message(b"\0\0", b"body"), b"\0\0", b"body", {})
+    monkeypatch.setattr("dispatch_app.deadletters.DeadLetters", box(letter, then=StreamLostError("gone")))
+    with pytest.raises(SystemExit, match=str(EX_UNAVAILABLE)):
+        main(["dead", "export", "--all"])
+    (file,) = state.glob("dead-letters-*.jsonl")
+    output = capsys.readouterr()
+    assert output.out == f"1 dead letters moved to {file}; `dispatch dead import` puts them back\n"
+    assert "dropped the connection" in output.err
+    monkeypatch.setattr("dispatch_app.deadletters.DeadLetters", box(then=StreamLostError("gone")))
+    with pytest.raises(SystemExit):
+        main(["dead", "export", "--all", str(state / "none")])
+    assert capsys.readouterr().out == ""
+    assert not (state / "none").exists()
+
+
+@pytest.mark.usefixtures("state")
+def test_a_list_may_be_cut_short_by_its_reader(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMQP_HOST", "localhost")
+    monkeypatch.setenv("AMQP_PASS", "x")
+    monkeypatch.setattr("dispatch_app.deadletters.DeadLetters", box(then=BrokenPipeError()))
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    assert main(["dead", "list", "--json"]) == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_backup(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,8 +91,11 @@ def test_a_service_that_does_not_tell_what_it_has_is_not_taken_for_idle(run: Any
     assert run(Broker(), None, lambda: next(held, 0)) == 0
 
 
-def test_where_nobody_consumes_nobody_has_an_order_in_hand(run: Any) -> None:
-    assert run(Broker(consumers=0), None, lambda: None) == 0
+def test_a_service_that_is_stopping_consumes_no_more_and_still_has_orders_in_hand(run: Any) -> None:
+    held = iter([5, 5, 2, 0])
+    broker = Broker(consumers=0)
+    assert run(broker, None, lambda: next(held, 0)) == 0
+    assert broker.now == 1.0 + drain.QUIET
 
 
 def test_the_service_is_asked_by_http_and_systemd_where_it_does_not_answer(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pika import spec
 
 from dispatch_app.amqp import properties
-from dispatch_app.amqp.envelope import BARE, ENVELOPED, IN_PLACE, text, unwrap, wrap
+from dispatch_app.amqp.envelope import BARE, ENVELOPED, IN_PLACE, sendable, text, unwrap, wrap
 
 FRAME_MAX = 131072
 NOTES: dict[str, Any] = {"reason": "not-json", "attempt": 2, "order-id": "o-1"}
@@ -160,3 +160,27 @@ def test_correlation_id() -> None:
     assert properties.correlation_id(original(headers={"a": 1}, correlation_id="c-1", type="t")) == "c-1"
     assert properties.correlation_id(b"\x04\x00\x09short") is None
     assert properties.correlation_id(b"\x04") is None
+
+
+@given(publishers(), st.sampled_from([IN_PLACE, ENVELOPED]))
+def test_what_was_sent_once_is_sent_again_as_it_is(raw: bytes, way: int) -> None:
+    sent = wrap(raw, b"body", NOTES, way, FRAME_MAX)
+    assert sendable(*sent, FRAME_MAX) == sent
+
+
+@given(publishers())
+def test_what_others_put_into_the_queue_is_made_harmless_and_can_be_read_as_it_was(raw: bytes) -> None:
+    sent, body = sendable(raw, b"body", FRAME_MAX)
+    fields = properties.split(sent)
+    names = [name for name, _ in properties.split_table(fields.get("headers", b""))]
+    assert not {"expiration", "user_id"} & fields.keys()
+    assert not {b"CC", b"BCC", b"x-death"} & set(names)
+    assert canonical(unwrap(sent, body)[0]) == canonical(raw)
+
+
+def test_notes_of_a_letter_that_others_have_changed_are_kept() -> None:
+    raw, body = wrap(original(delivery_mode=2), b"body", NOTES, IN_PLACE, FRAME_MAX)
+    changed = properties.join({**properties.split(raw), "user_id": b"\x07payment"})
+    sent = sendable(changed, body, FRAME_MAX)
+    assert "user_id" not in properties.split(sent[0])
+    assert unwrap(*sent)[2] == NOTES

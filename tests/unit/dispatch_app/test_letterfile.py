@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dispatch_app import letterfile
 from dispatch_app.amqp import envelope
 from dispatch_app.deadletters import Letter, Message
-from dispatch_app.letterfile import LetterFileError, export, restore
+from dispatch_app.letterfile import LetterFile, LetterFileError
 
 RAW = b"\x10\x00\x02"  # a property list with a delivery mode alone
 BODIES = (b'{"orderid": "one"}', b"", b"\xff\xfe\x00\r\n", '"\u2028\ud83d\ude00"'.encode("utf-8", "surrogatepass"))
@@ -49,7 +52,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def moved(box: Any, path: Path) -> int:
-    return export(box, box.letters(), path)
+    with closing(LetterFile(path)) as file:
+        for letter in box.letters():
+            file.take(box, letter)
+    return file.count
+
+
+def restore(box: Any, path: Path) -> tuple[int, int]:
+    return letterfile.restore(box, list(letterfile.read(path)))
 
 
 def test_letters_come_back_octet_for_octet(messages: list[Message], path: Path) -> None:
@@ -115,7 +125,7 @@ def test_a_full_disk_leaves_the_rest_in_the_queue(
 
     monkeypatch.setattr(os, "write", full)
     box: Any = Box(*messages)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         moved(box, path)
     monkeypatch.undo()
     assert box.queue == messages[2:]
@@ -148,3 +158,47 @@ def test_a_letter_without_an_id_comes_back_each_time(path: Path) -> None:
     box: Any = Box(Message(RAW, b"put here by hand"))
     moved(box, path)
     assert restore(box, path) == restore(box, path) == (1, 0)
+
+
+def test_a_letter_whose_acknowledgement_was_lost_comes_back_once(messages: list[Message], path: Path) -> None:
+    box: Any = Box(messages[0])
+    with closing(LetterFile(path)) as file:
+        (letter,) = box.letters()
+        deaf: Any = Box(*messages)
+        file.take(deaf, letter)  # the broker never hears of it, and delivers the letter again
+        file.take(box, letter)
+    assert file.count == 2
+    assert restore(box, path) == (1, 1)
+    assert box.queue == messages[:1]
+
+
+@pytest.mark.parametrize("forged", [b"\x02\x03", 7])
+def test_a_letter_with_a_forged_id_hinders_no_other(forged: Any, messages: list[Message], path: Path) -> None:
+    odd = Message(*envelope.wrap(RAW, b"odd", {"id": forged}, envelope.IN_PLACE, 131072))
+    box: Any = Box(odd, *messages)
+    moved(box, path)
+    box.queue = [odd]
+    assert restore(box, path) == (len(messages) + 1, 0)
+
+
+@pytest.mark.parametrize("moment", [1, 7, 30])
+def test_a_killed_export_has_each_letter_in_the_file_or_in_the_queue(moment: int, path: Path) -> None:
+    letters = [message(number, b"x" * 20_000) for number in range(200)]
+    heard, tell = os.pipe()
+
+    def run() -> None:
+        box: Any = Box(*letters)
+        box.drop = lambda letter: os.write(tell, letter.tag.to_bytes(1, "big"))
+        moved(box, path)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    os.close(tell)
+    with os.fdopen(heard, "rb", buffering=0) as acknowledgements:
+        gone = [acknowledgements.read(1) for _ in range(moment)]
+        process.kill()
+        while tag := acknowledgements.read(1):
+            gone.append(tag)
+    process.join()
+    assert moment <= len(gone) < len(letters)
+    assert {f"letter-{tag[0]}" for tag in gone} <= {letter_id for letter_id, _ in letterfile.read(path)}

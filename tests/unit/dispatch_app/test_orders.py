@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from dispatch_app import orders
 from dispatch_app.ledger import Ledger
-from dispatch_app.orders import MAX_BODY, MAX_ID, MAX_USER, InvalidOrderError, Order, parse
+from dispatch_app.orders import MAX_ID, MAX_USER, InvalidOrderError, Order, parse
 from dispatch_app.publish import sample
+from dispatch_app.settings import MAX_BODY
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -157,7 +157,22 @@ def test_an_environment_file() -> None:
 
 SOURCES = [
     *sorted(PACKAGE.glob("doctor/**/*.py")),
-    *(PACKAGE / f"{name}.py" for name in ("standalone", "__main__", "settings", "failures", "topology", "ledger")),
+    *(
+        PACKAGE / f"{name}.py"
+        for name in (
+            "standalone",
+            "__main__",
+            "settings",
+            "failures",
+            "topology",
+            "tls",
+            "ledger",
+            "logs",
+            "printable",
+            "status",
+            "suspects",
+        )
+    ),
     *(PACKAGE / "amqp" / f"{name}.py" for name in ("__init__", "connection")),
 ]
 

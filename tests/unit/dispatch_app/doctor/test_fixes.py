@@ -15,7 +15,7 @@ import pytest
 from dispatch_app import topology
 from dispatch_app.doctor import checks
 from dispatch_app.doctor.broker import Attempt
-from dispatch_app.doctor.checks import login, network, queues, service
+from dispatch_app.doctor.checks import fixes, flow, login, network, queues, service
 from dispatch_app.doctor.table import LookError
 from dispatch_app.settings import load
 
@@ -29,7 +29,8 @@ PROGRAMS = re.compile(
 QUOTED = {
     "port", "found.pid", "where", "vhost", "own", "closed", "venv", "install", "remove", "add", "edit", "old", "aside",
     "mode", "find", "group", "arguments", "address", "pip", "wheels", "without", "interpreter", "allow", "fix",
-    "path.name", "line", "bind", "replaced",
+    "path.name", "line", "bind", "replaced", "rule", "inode",
+    "moved", "holds",
 }  # fmt: skip
 
 
@@ -103,7 +104,8 @@ def test_a_closed_security_group_is_named_on_ec2_and_the_firewall_elsewhere() ->
     assert "iptables" not in finding.command
     finding = network.reached("broker-filtered", case(attempts=filtered, own_address="10.0.0.9"))
     assert finding
-    assert finding.command == "iptables -I INPUT -p tcp -s 10.0.0.9 --dport 5672 -j ACCEPT"
+    rule = "INPUT -p tcp -s 10.0.0.9 --dport 5672 -j ACCEPT"
+    assert finding.command == f"iptables -C {rule} || iptables -I {rule}"
 
 
 @pytest.mark.parametrize(
@@ -123,3 +125,13 @@ def test_the_doctor_refuses_what_the_service_refuses(name: str, arguments: dict[
         return {"arguments": given or {}, "durable": True, "auto_delete": False}
 
     assert (queues.declared_otherwise(case(queue=queue)) is None) == fine
+
+
+@pytest.mark.parametrize(
+    ("free", "fix"), [(2 << 30, "rabbitmqctl set_disk_free_limit 50MB"), (20 << 20, fixes.FREE_DISK)]
+)
+def test_a_full_disk_of_the_broker_s_is_not_mended_by_a_limit(free: int, fix: str) -> None:
+    node = {"name": "rabbit@mq", "disk_free_alarm": True, "disk_free": free, "disk_free_limit": 4 << 30}
+    finding = flow.broker_alarm(case(nodes=lambda: [node]))
+    assert finding
+    assert finding.command == fix
