@@ -96,8 +96,10 @@ def account(name: str) -> dict[str, Any] | None:
     except KeyError:
         return None
     hashed = entry.pw_passwd
-    if hashed == "x":  # passwd(5): the hash stands in shadow(5); without a line there, no password lets the user in
-        hashed = _column(SHADOW, name) or "!"
+    if hashed == "x":  # passwd(5): the hash stands in shadow(5)
+        shadowed = _column(SHADOW, name)
+        # An empty hash lets the user in without a password. Without a line, no password does.
+        hashed = "!" if shadowed is None else shadowed
     found = {"comment": entry.pw_gecos, "shell": entry.pw_shell, "locked": hashed.startswith("!")}
     return found if _column(PASSWD, name) is not None else {**found, "foreign": True}
 

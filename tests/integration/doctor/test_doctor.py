@@ -172,6 +172,15 @@ FAULTS = [
         f"{RELEASE}/dispatch_app/service.py; {RESTART}",
         seen="RuntimeError: by hand",
     ),
+    # The lab's kernel kills, and only where systemd has control groups of version 2 it tells why. Such a one says this.
+    Fault(
+        "out-of-memory",
+        """kill -KILL $(systemctl show dispatch -P MainPID)
+        until [ $(systemctl show dispatch -P NRestarts) -gt 0 ] && systemctl is-active -q dispatch; do sleep .2; done
+        printf "MESSAGE=dispatch.service: Failed with result 'oom-kill'.\\nOBJECT_PID=%s\\n" \\
+            $(systemctl show dispatch -P MainPID) | logger --journald && journalctl --sync""",
+        seen="result oom-kill",
+    ),
     Fault("service-hung", "kill -STOP $(systemctl show dispatch -P MainPID)", seen="/livez"),
     Fault(
         "broker-alarm",

@@ -215,6 +215,7 @@ def test_an_account_is_known_by_odd_files_too(
     [
         ("roboshop:x:1:1::/:/bin/sh\n", "roboshop:!:1\n", {"locked": True}),
         ("roboshop:x:1:1::/:/bin/sh\n", "roboshop:$y$hash:1\n", {"locked": False}),
+        ("roboshop:x:1:1::/:/bin/sh\n", "roboshop::1\n", {"locked": False}),  # as passwd(1) --delete leaves it
         ("roboshop:x:1:1::/:/bin/sh\n", "", {"locked": True}),
         ("roboshop:x:1:1::/:/bin/sh\n", None, {"locked": True}),
         # Without shadow(5), usermod(8) --lock writes this.
