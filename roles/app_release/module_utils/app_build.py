@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_disk import sync, sync_file_system
+from ansible.module_utils.app_disk import remove, sync, sync_file_system
 from ansible.module_utils.app_releases import ACTIVATED, COMPLETE, DAMAGED, digest, exposed, live, stands
 from ansible.module_utils.app_requirements import RequirementError, requirements
 
@@ -122,12 +122,12 @@ def _tidy(wanted: Path) -> None:
 def _tidy_one(path: Path, current: Path | None) -> None:
     aside = _aside(path)
     if (path / COMPLETE).exists():
-        _remove(aside)
+        remove(aside)
     elif aside.exists():
-        _remove(path)
+        remove(path)
         aside.rename(path)
     elif not current or path.resolve() != current.resolve():
-        _remove(path)
+        remove(path)
 
 
 def _aside(release: Path) -> Path:
@@ -136,14 +136,6 @@ def _aside(release: Path) -> Path:
 
 def _whole(path: Path) -> Path:
     return path.with_name(path.name[: -len(DAMAGED)]) if path.name.endswith(DAMAGED) else path
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        with suppress(FileNotFoundError):
-            path.unlink()
 
 
 def _build_anew(plan: Plan) -> None:
@@ -159,7 +151,7 @@ def _build_anew(plan: Plan) -> None:
         _complete(plan, aside)
     except BaseException as error:
         room = shutil.disk_usage(release.parent).free
-        _remove(release)
+        remove(release)
         if aside.exists():
             aside.rename(release)
         if isinstance(error, (BuildError, OSError)) and room < FULL:
@@ -169,7 +161,7 @@ def _build_anew(plan: Plan) -> None:
         if isinstance(error, OSError):
             raise BuildError(str(error)) from error
         raise
-    _remove(aside)
+    remove(aside)
 
 
 def _unpack(plan: Plan) -> None:

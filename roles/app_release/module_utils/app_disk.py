@@ -1,4 +1,4 @@
-"""Brings what was written to the disk, so that it outlives a power cut.
+"""Brings what was written to the disk, so that it outlives a power cut, and takes away what stands at a path.
 
 A rename may reach the disk before the data of the renamed file, which is empty after a cut then; XFS does so. A name is
 safe once its directory is on the disk, too (fsync(2)).
@@ -7,7 +7,9 @@ safe once its directory is on the disk, too (fsync(2)).
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -37,3 +39,12 @@ def sync_file_system(path: Path) -> None:
     done = subprocess.run(["sync", "--file-system", str(path)], capture_output=True, text=True, errors="replace")
     if done.returncode:
         raise OSError(f"what was written could not be brought to the disk: {done.stderr.strip()}")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole directory, if there is one. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
+from ansible.module_utils.app_disk import remove
 from ansible.module_utils.app_proof import Service
 
 
@@ -30,8 +30,5 @@ def claim(service: Service) -> bool:
         return False
     take(directory, 0o755)
     for path in (*directory.glob(f"{service.backup.name}*"), *directory.glob("next.*")):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove(path)
     return True

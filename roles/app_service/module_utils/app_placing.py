@@ -8,7 +8,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from ansible.module_utils.app_disk import sync
+from ansible.module_utils.app_disk import remove, sync
 from ansible.module_utils.app_proof import Service
 
 
@@ -55,11 +55,3 @@ def move(source: Path, target: Path) -> None:
         shutil.copy2(source, copy)
         sync(copy)
         copy.replace(target)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        with suppress(FileNotFoundError):
-            path.unlink()

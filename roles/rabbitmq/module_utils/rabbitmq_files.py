@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible.module_utils.app_disk import sync
+
 _PERMISSIONS = 0o7777
 
 
@@ -54,7 +56,7 @@ def place(file: File) -> None:
     """Make a file what is wanted, or remove it; whoever reads it meanwhile gets the old one or the new one whole."""
     if file.content is None:
         file.path.unlink(missing_ok=True)
-        _sync(file.path.parent)
+        sync(file.path.parent)
         return
     staged = file.path.with_name(f".{file.path.name}.staged")
     staged.unlink(missing_ok=True)
@@ -66,7 +68,7 @@ def place(file: File) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     staged.replace(file.path)
-    _sync(file.path.parent)
+    sync(file.path.parent)
 
 
 def directory(path: Path, group: int, mode: int = 0o750) -> bool:
@@ -78,14 +80,6 @@ def directory(path: Path, group: int, mode: int = 0o750) -> bool:
     os.chown(path, 0, group)
     path.chmod(mode)
     return True
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Previous:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import app_host, app_placing, app_proof, app_switching
+from ansible.module_utils import app_disk, app_host, app_proof, app_switching
 
 from tests.unit.roles.hosts import Host, assert_restored, assert_unchanged
 
@@ -43,7 +43,7 @@ def test_what_is_put_back_and_not_healthy_either_is_told(host: Host) -> None:
 def test_a_host_that_had_nothing_has_nothing_again(host: Host) -> None:
     host.service.current.unlink()
     for path in host.live.values():
-        app_placing.remove(path)
+        app_disk.remove(path)
     host.broken["new"] = ValueError()
     outcome = host.switch()
     assert_restored(outcome)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import app_placing, app_switching, app_undo
+from ansible.module_utils import app_disk, app_switching, app_undo
 
 from tests.unit.roles.hosts import Host
 
@@ -72,7 +72,7 @@ def test_the_next_boot_puts_back_what_was(boot: Boot) -> None:
 def test_what_was_not_there_is_gone_again(boot: Boot) -> None:
     boot.host.service.current.unlink()
     for path in boot.host.live.values():
-        app_placing.remove(path)
+        app_disk.remove(path)
     boot.cut_short()
     boot.run(boot.lines)
     assert not os.path.lexists(boot.host.service.current)
