@@ -164,14 +164,13 @@ class Consumer:
             return
         self._count()  # the hook may take long, and `dispatch drain` has to know of the order that it has
         try:
-            try:
-                self._check()
-            finally:
-                self._suspects.leave()
+            self._check()
             if self._ready:
                 self._commit()
         except sqlite3.Error as error:
             self._hold(error)
+        finally:
+            self._suspects.leave()
         self._count()
         if (self._waiting or self._ready) and not self._scheduled:
             self._schedule(0)

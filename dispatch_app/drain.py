@@ -8,7 +8,6 @@ empty for a moment.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +16,10 @@ import pika
 from pika import exceptions
 
 from . import status, topology
+from .doctor.commands import run
+from .doctor.table import NAME
 from .settings import Settings
 
-UNIT = "dispatch.service"
 QUIET = 3.0  # seconds without an order
 UNANSWERED = 15.0  # seconds after which a service that does not answer is given up
 _LOOK = 0.5  # seconds between two looks
@@ -81,12 +81,7 @@ def in_hand(settings: Settings) -> int | None:
 
 def _runs() -> bool:
     """Whether systemd has a process of the service, or can't tell."""
-    command = ["systemctl", "show", "--property=MainPID", "--value", UNIT]
-    try:
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=10)  # noqa: S603 - fixed words, no shell
-    except (OSError, subprocess.TimeoutExpired):
-        return True
-    return shown.stdout.strip() != "0"
+    return run("systemctl", "show", "--property=MainPID", "--value", f"{NAME}.service").last_line != "0"
 
 
 def _url(settings: Settings) -> str:

@@ -1,6 +1,5 @@
 """Waiting for the queues to be empty: what counts, what is said, when it ends."""
 
-import subprocess
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from pika.exceptions import ChannelClosedByBroker
 
 from dispatch_app import drain, status
+from dispatch_app.doctor.commands import Done
 from dispatch_app.settings import load
 
 SETTINGS = load({"AMQP_HOST": "mq", "AMQP_PASS": "s3cret-word"})
@@ -104,7 +104,7 @@ def test_the_service_is_asked_by_http_and_systemd_where_it_does_not_answer(
     pid = "0"
     answers = {"http://127.0.0.1:9672/metrics": {"dispatch_orders_in_flight": 7.0}}
     monkeypatch.setattr(status, "counters", lambda url: answers.get(url, {}))
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=f"{pid}\n"))
+    monkeypatch.setattr(drain, "run", lambda *_: Done(0, f"{pid}\n"))
     assert drain.in_hand(SETTINGS) == 7
     answers.clear()
     assert drain.in_hand(SETTINGS) == 0
