@@ -11,6 +11,7 @@ import docker
 import pytest
 
 from tests.integration.conftest import BROKER, TestLab, until
+from tests.integration.consumer import hooks
 from tests.integration.consumer.harness import Broker, Outcome, Proxy, Service
 from tests.lab.hosts import execute
 
@@ -62,6 +63,17 @@ def service(broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> I
     if made.journal.exists():
         lines = [line for line in made.journal.read_text().splitlines() if '"dispatched' not in line]
         print(*(line[:300] for line in lines[-40:]), sep="\n")
+
+
+@pytest.fixture
+def gate(service: Service, tmp_path: Path) -> Path:
+    """A file that keeps the hook `gate` of a started service waiting as long as it exists."""
+    path = tmp_path / "gate"
+    path.touch()
+    service.environment[hooks.AWAY] = str(path)
+    service.start()
+    service.await_ready()
+    return path
 
 
 @pytest.fixture

@@ -168,6 +168,14 @@ class Service:
         except OSError:
             return 0, ""
 
+    @contextlib.contextmanager
+    def locked_out(self) -> Iterator[None]:
+        """Keep the service from writing its ledger."""
+        with closing(sqlite3.connect(self.ledger, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.execute("ROLLBACK")
+
     def await_ready(self, seconds: float = 60) -> None:
         until(lambda: self.get("/readyz")[0] == 200, seconds, f"ready; {self.get('/readyz')}")
 

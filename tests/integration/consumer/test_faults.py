@@ -8,11 +8,9 @@ DISPATCH_TEST_ROUNDS sets how many seeds each fault is tried with.
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -127,10 +125,8 @@ def ledger_disk_full(stage: Stage) -> None:
 
 
 def ledger_locked(stage: Stage) -> None:
-    with closing(sqlite3.connect(stage.service.ledger, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with stage.service.locked_out():
         assert "locked" in stage.service.await_trouble("the ledger can't be written")
-        other.execute("ROLLBACK")
 
 
 FAULTS = [

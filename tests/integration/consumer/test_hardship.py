@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sqlite3
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,22 +14,8 @@ from tests.integration.consumer import hooks
 from tests.integration.consumer.harness import LARGE, Broker, Proxy, Service, order, until
 
 
-@contextlib.contextmanager
-def locked(service: Service) -> Iterator[None]:
-    """Keep the service from writing its ledger."""
-    with closing(sqlite3.connect(service.ledger, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
-
-
 @pytest.mark.parametrize("service", [{"DISPATCH_HOOK": f"{hooks.__name__}:gate"}], indirect=True)
-def test_an_alarm_stops_what_is_put_aside_and_not_the_orders(broker: Broker, service: Service, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    gate.touch()
-    service.environment[hooks.AWAY] = str(gate)
-    service.start()
-    service.await_ready()
+def test_an_alarm_stops_what_is_put_aside_and_not_the_orders(broker: Broker, service: Service, gate: Path) -> None:
     orders = [f"order-{number}" for number in range(50)]
     try:
         # When the alarm comes, the gate holds the first order, so the bad message and the good ones are still to do.
@@ -67,7 +50,7 @@ def test_large_orders_that_have_to_wait_take_little_memory(broker: Broker, servi
     service.start()
     service.await_ready()
     orders, megabyte = [f"order-{number}" for number in range(300)], b" " * 1_000_000
-    with locked(service):
+    with service.locked_out():
         broker.publish(*(order(name) + megabyte for name in orders))
         until(lambda: service.metric("dispatch_connection_losses_total") > 0, what="smaller portions")
         service.await_trouble("the ledger can't be written")
@@ -88,7 +71,7 @@ def test_orders_held_for_too_long_come_again(broker: Broker, service: Service) -
     try:
         service.start()
         service.await_ready()
-        with locked(service):
+        with service.locked_out():
             broker.publish(order("slow"))
             until(
                 lambda: [line for line in service.log() if "waited too long for acknowledgements" in line["message"]],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -248,12 +247,7 @@ def test_a_killed_export_amid_new_letters_loses_none_and_all_come_back_as_they_w
 
 
 @pytest.mark.parametrize("service", [{"DISPATCH_HOOK": f"{hooks.__name__}:gate"}], indirect=True)
-def test_drain_counts_the_order_that_the_hook_has(broker: Broker, service: Service, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    gate.touch()
-    service.environment[hooks.AWAY] = str(gate)
-    service.start()
-    service.await_ready()
+def test_drain_counts_the_order_that_the_hook_has(broker: Broker, service: Service, gate: Path) -> None:
     broker.publish(order("gate"))
     left = service.command("drain", "--timeout", "5")
     assert left.returncode == 1
@@ -267,14 +261,12 @@ def test_drain_counts_the_order_that_the_hook_has(broker: Broker, service: Servi
 def test_drain_counts_orders_that_are_held_for_the_ledger(broker: Broker, service: Service) -> None:
     service.start()
     service.await_ready()
-    with closing(sqlite3.connect(service.ledger, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
+    with service.locked_out():
         broker.publish(*(order(f"order-{number}") for number in range(100)))
         service.await_trouble("ledger")
         left = service.command("drain", "--timeout", "5")
         assert left.returncode == 1
         assert "100 in hand here" in left.stdout
-        other.execute("ROLLBACK")
     assert service.command("drain", "--timeout", "60").returncode == 0
     assert len(service.dispatched()) == 100
 
