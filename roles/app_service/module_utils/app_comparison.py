@@ -48,7 +48,7 @@ def keeping_changes(wanted: Wanted) -> list[str]:
 
 
 def not_running(wanted: Wanted, within: float = 0) -> str:
-    """Why the service isn't enabled, running and ready, or ""; waits at most `budget` seconds for it to be ready."""
+    """Why the service isn't enabled, running and ready, or ""; waits at most `within` seconds for it to be ready."""
     if not app_host.BOOTED.is_dir():  # an image is being made: nothing runs there
         return "" if app_host.enabled(wanted["name"]) else "it is not enabled"
     deadline = time.monotonic() + within

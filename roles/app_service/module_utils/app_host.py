@@ -120,7 +120,7 @@ def group_exists(name: str) -> bool:
 
 
 def missing_packages(names: Iterable[str]) -> list[str]:
-    """Those of `packages` that are not installed."""
+    """Those of `names` that are not installed."""
     names = list(names)
     query = QUERIES["apt" if shutil.which("apt-get") else "dnf"]
     # The query fails where it does not know one package, and still names the others.
