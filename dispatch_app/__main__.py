@@ -23,14 +23,14 @@ FATAL = (EX_DATAERR, EX_CONFIG)
 
 def run(_: argparse.Namespace) -> int:
     """Consume orders until SIGTERM or SIGINT."""
-    from . import ledger, logs, service, systemd
+    from . import effects, ledger, logs, service, systemd
 
     settings, path = configuration.load(os.environ), configuration.ledger_path(os.environ)
-    hook = service.load_hook(settings.hook)
+    effect = effects.configured(settings)
     logs.setup()
     # Checking a large ledger takes a while; EXTEND_TIMEOUT_USEC= allows ten minutes (sd_notify(3)).
     systemd.Notifier().send("STATUS=checking the ledger", "EXTEND_TIMEOUT_USEC=600000000")
-    code = service.Service(settings, ledger.Ledger(path), hook).run()
+    code = service.Service(settings, ledger.Ledger(path), effect).run()
     logging.shutdown()
     # The interpreter would wait for a thread that is still looking up a host name, however long that takes.
     os._exit(code)

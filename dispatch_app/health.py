@@ -45,6 +45,8 @@ class State:
         self.connections = self.losses = self.in_flight = 0
         self.retried: Counter[str] = Counter()
         self.dead: Counter[str] = Counter()
+        self.effects: Counter[tuple[str, str]] = Counter()  # by effect and outcome; empty where there is no effect
+        self.effect_seconds = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
         self.batch = Histogram(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
         self.ack = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
 
@@ -84,6 +86,14 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
             yield gauge("orders_in_flight", "Deliveries not acknowledged", state.in_flight)
             yield histogram("batch_orders", "Orders per commit", state.batch)
             yield histogram("ack_seconds", "From the oldest of some deliveries to their acknowledgement", state.ack)
+            if state.effects:
+                family = core.CounterMetricFamily(
+                    "dispatch_effects", "Effects of orders that were tried", labels=["effect", "outcome"]
+                )
+                for labels, count in sorted(state.effects.copy().items()):
+                    family.add_metric(labels, count)
+                yield family
+                yield histogram("effect_seconds", "From the begin to the end of an effect", state.effect_seconds)
             yield counter("connections", "Connections opened", state.connections)
             yield counter("connection_losses", "Connections lost or refused", state.losses)
             yield gauge("ready", "1 while consuming", not state.reasons)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import random
 import signal
 import socket
@@ -19,11 +18,13 @@ from . import health, probes, tracing
 from .amqp import properties
 from .amqp.connection import Connection, parameters
 from .amqp.resolver import Services
-from .consumer import Consumer, Hook
+from .consumer import Consumer
+from .effects.port import Effect
+from .effects.workers import Workers
 from .failures import OverflowingError, explain
 from .ledger import ClockError, Ledger
 from .logs import fields, log
-from .settings import Settings, SettingsError
+from .settings import Settings
 from .suspects import Suspects
 from .systemd import Notifier
 
@@ -34,28 +35,18 @@ CLOSE_SECONDS = 10.0  # to close a connection properly
 FORGET_PERIOD = 600.0  # seconds between two searches for orders past their retention
 
 
-def load_hook(name: str | None) -> Hook | None:
-    """Import `module:function`. Raises SettingsError."""
-    if name is None:
-        return None
-    module, _, function = name.partition(":")
-    try:
-        hook: Hook = getattr(importlib.import_module(module), function)
-    except Exception as error:  # importing a module may run any code
-        raise SettingsError([f"DISPATCH_HOOK {name} can't be imported ({error!r}); correct or unset it"]) from error
-    return hook
-
-
 class Service:
     """The work of one process: a loop, a ledger, and one connection after another."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, hook: Hook | None) -> None:
-        self._settings, self._ledger, self._hook = settings, ledger, hook
+    def __init__(self, settings: Settings, ledger: Ledger, effect: Effect | None) -> None:
+        self._settings, self._ledger = settings, ledger
         self._tracer = tracing.tracer()
         self._suspects = Suspects(ledger.directory)
         self._state = health.State()
         self._notifier = Notifier()
         self._loop: Any = IOLoop()
+        wake = self._loop.add_callback_threadsafe
+        self._workers = Workers(effect, self._state, wake, self._tracer) if effect else None
         self._conn: Any = None
         self._consumer: Consumer | None = None
         self._failures = 0  # attempts since this service last consumed
@@ -75,6 +66,8 @@ class Service:
         self._tick()
         self._connect()
         self._loop.start()
+        if self._workers:
+            self._workers.close()
         self._ledger.close()
         log.info("stopped", extra=fields(dispatched=self._state.dispatched))
         return 0
@@ -110,7 +103,7 @@ class Service:
         self._state.connections += 1
         self._consumer = Consumer(
             conn, self._host(), replace(self._settings, prefetch=self._prefetch), self._ledger, self._state,
-            self._hook, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
+            self._workers, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
         )  # fmt: skip
         self._loop.call_later(SETUP_SECONDS, partial(self._see_consuming, conn))
 

@@ -50,6 +50,7 @@ class Settings:
     prefetch: int  # at most this many deliveries not yet acknowledged
     max_body: int  # octets of a body; a larger one is not decoded
     hook: str | None
+    hook_seconds: int  # for one call of the hook
     retention_days: int  # 0 means for ever
     stop_seconds: int  # to drain and close; systemd's TimeoutStopSec= must be greater
 
@@ -78,6 +79,7 @@ def load(env: Mapping[str, str]) -> Settings:
         prefetch=reader.number("DISPATCH_PREFETCH", 4000, 1, 65535),
         max_body=reader.number("DISPATCH_MAX_BODY", MAX_BODY, 1, 8 << 20),
         hook=reader.hook(),
+        hook_seconds=reader.number("DISPATCH_HOOK_SECONDS", 10, 1, 3600),
         retention_days=reader.number("DISPATCH_RETENTION_DAYS", 0, 0, 36500),
         stop_seconds=reader.number("DISPATCH_STOP_SECONDS", 20, 1, 3600),
     )
