@@ -20,6 +20,7 @@ from .amqp.connection import Connection, parameters
 from .amqp.resolver import Services
 from .consumer import Consumer
 from .effects.port import Effect
+from .effects.rate import Rate
 from .effects.workers import Workers
 from .failures import OverflowingError, explain
 from .ledger import ClockError, Ledger
@@ -46,7 +47,8 @@ class Service:
         self._notifier = Notifier()
         self._loop: Any = IOLoop()
         wake = self._loop.add_callback_threadsafe
-        self._workers = Workers(effect, self._state, wake, self._tracer) if effect else None
+        rate = Rate(settings.rate) if settings.rate else None
+        self._workers = Workers(effect, self._state, wake, self._tracer, rate) if effect else None
         self._conn: Any = None
         self._consumer: Consumer | None = None
         self._failures = 0  # attempts since this service last consumed

@@ -51,6 +51,7 @@ class Settings:
     max_body: int  # octets of a body; a larger one is not decoded
     hook: str | None
     hook_seconds: int  # for one call of the hook
+    rate: int  # orders per second at most; 0 means as many as there are
     retention_days: int  # 0 means for ever
     stop_seconds: int  # to drain and close; systemd's TimeoutStopSec= must be greater
 
@@ -80,6 +81,7 @@ def load(env: Mapping[str, str]) -> Settings:
         max_body=reader.number("DISPATCH_MAX_BODY", MAX_BODY, 1, 8 << 20),
         hook=reader.hook(),
         hook_seconds=reader.number("DISPATCH_HOOK_SECONDS", 10, 1, 3600),
+        rate=reader.number("DISPATCH_RATE_PER_SECOND", 0, 0, 100_000),
         retention_days=reader.number("DISPATCH_RETENTION_DAYS", 0, 0, 36500),
         stop_seconds=reader.number("DISPATCH_STOP_SECONDS", 20, 1, 3600),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..settings import Settings
 from .port import Effect
+from .rate import Nothing
 
 
 def configured(settings: Settings) -> Effect | None:
@@ -12,4 +13,4 @@ def configured(settings: Settings) -> Effect | None:
         from .hook import Hook  # who has no hook needs none of what it imports
 
         return Hook(settings.hook, settings.hook_seconds)
-    return None
+    return Nothing() if settings.rate else None

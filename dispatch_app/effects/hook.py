@@ -38,7 +38,7 @@ class Hook:
         self._delay = 0.0  # seconds before the next start
         self._closed = threading.Event()
         self._socket: socket.socket
-        self._process: subprocess.Popen[bytes]
+        self._process: subprocess.Popen[bytes] | None = None
         try:
             self._start()
         except EffectError as error:
@@ -50,7 +50,9 @@ class Hook:
             question = child.pack(order)
         except (ValueError, RecursionError) as error:
             raise EffectError("hook-failed", f"the order can't be handed to the hook: {error}") from error
-        if self._process.poll() is not None:
+        if self._process and self._process.poll() is not None:
+            self._lose()  # it has died since the order before
+        if not self._process:
             self._closed.wait(self._delay)
             self._start()
         said = self._ask(question, self._seconds)
@@ -107,8 +109,11 @@ class Hook:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     def _end(self) -> int:
-        """Kill the process, and those it has started."""
+        """Kill the process and those it has started; return its exit code."""
+        process, self._process = self._process, None
+        if process is None:  # another thread has just closed the effect
+            return 0
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
         self._socket.close()
-        return self._process.wait()
+        return process.wait()

@@ -18,6 +18,7 @@ from ..logs import log
 from ..orders import parse
 from ..tracing import Tracer
 from .port import Effect, EffectError
+from .rate import Rate
 
 LOOK = 0.2  # seconds between two looks at a breaker that lets no order pass
 
@@ -47,9 +48,11 @@ class Workers:
     """Performs one effect for one order after another; a few at a time, if the effect allows it."""
 
     def __init__(
-        self, effect: Effect, state: State, wake: Callable[[Callable[[], None]], None], tracer: Tracer | None
-    ) -> None:
+        self, effect: Effect, state: State, wake: Callable[[Callable[[], None]], None], tracer: Tracer | None,
+        rate: Rate | None,
+    ) -> None:  # fmt: skip
         """Start the threads. `wake` has the event loop call something soon, and may be called in any thread."""
+        self._rate = rate
         self._effect, self._state, self._wake, self._tracer = effect, state, wake, tracer
         self._changed = threading.Condition()
         self._jobs: deque[Job] = deque()
@@ -99,12 +102,16 @@ class Workers:
                 elif wait := self._pause(time.monotonic()):
                     self._changed.wait(wait)
                 else:
+                    if self._rate:
+                        self._rate.take()
                     return self._jobs.popleft()
         return None
 
     def _pause(self, now: float) -> float:
         """Return for how many seconds no order may be handed out."""
-        breaker = self._effect.breaker
+        if self._rate and (wait := self._rate.wait(now)):
+            return wait
+        breaker = self._effect.breaker  # asked last, because the order that it allows may be its only probe
         return LOOK if breaker and not breaker.allows(now) else 0.0
 
     def _perform(self, job: Job) -> EffectError | None:

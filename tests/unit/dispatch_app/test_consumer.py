@@ -15,6 +15,7 @@ from dispatch_app import consumer as module
 from dispatch_app.amqp import properties
 from dispatch_app.consumer import Consumer
 from dispatch_app.effects.port import Breaker
+from dispatch_app.effects.rate import Rate
 from dispatch_app.effects.workers import Workers
 from dispatch_app.health import State
 from dispatch_app.ledger import Ledger, read
@@ -135,14 +136,14 @@ class Call:
 class Bench:
     """A consumer on a stand-in broker with a real ledger, and with an effect if it is given a function."""
 
-    def __init__(self, path: Path, effect: Callable[[Order], object] | None = None) -> None:
+    def __init__(self, path: Path, effect: Callable[[Order], object] | None = None, rate: Rate | None = None) -> None:
         self.path = path
         self.ledger = Ledger(path)
         self.state = State()
         self.broker = Broker()
         self.lost: list[Exception] = []
         wake = self.broker.add_callback_threadsafe
-        self.workers = Workers(Call(effect), self.state, wake, None) if effect else None
+        self.workers = Workers(Call(effect), self.state, wake, None, rate) if effect else None
         settings = load({"AMQP_HOST": "a", "AMQP_PASS": "b"})
         connection: Any = self.broker
         self.consumer = Consumer(
