@@ -75,7 +75,8 @@ def failure(hook: Hook, do: str) -> EffectError:
     return caught.value
 
 
-def test_a_hook_gets_the_whole_order_and_may_print(capfd: pytest.CaptureFixture[str], hook: Hook, shop: Path) -> None:
+def test_a_hook_gets_the_whole_order_and_may_print(shop: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    hook = Hook("shop:hook", 20)
     odd = b'"total": 1e999, "note": "\xff\x07", "n": 12345678901234567890'
     whole = parse(b'\xef\xbb\xbf{"orderid": "o-1", ' + odd + b"}")
     hook.perform(whole)
@@ -85,6 +86,7 @@ def test_a_hook_gets_the_whole_order_and_may_print(capfd: pytest.CaptureFixture[
     assert err.count("printed for o-1") == err.count("written straight") == 2
     assert json.loads(asked(shop)[0])[1] == json.loads(json.dumps(whole))
     assert len({json.loads(line)[0] for line in asked(shop)}) == 1
+    hook.close()
 
 
 @pytest.mark.parametrize(
