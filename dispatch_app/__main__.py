@@ -27,11 +27,11 @@ def run(_: argparse.Namespace) -> int:
     from . import effects, ledger, logs, service, systemd
 
     settings, path = configuration.load(os.environ), configuration.ledger_path(os.environ)
-    logs.setup()
+    logs.setup(settings.log_level)
     # Checking a large ledger takes a while; EXTEND_TIMEOUT_USEC= allows ten minutes (sd_notify(3)).
     systemd.Notifier().send("STATUS=checking the ledger", "EXTEND_TIMEOUT_USEC=600000000")
     effect = effects.configured(settings)
-    code = service.Service(settings, ledger.Ledger(path), effect).run()
+    code = service.Service(settings, ledger.Ledger(path, bool(settings.event_exchange)), effect).run()
     logging.shutdown()
     # The interpreter would wait for a thread that is still looking up a host name, however long that takes.
     os._exit(code)
@@ -107,8 +107,12 @@ def orders(args: argparse.Namespace) -> int:
     from .ledger import read
 
     path = configuration.ledger_path(os.environ)
+    filters = {
+        "dispatched_at >= ?": args.since, "id = ?": args.id, "user = ?": args.user,
+        "correlation_id = ?": args.correlation_id,
+    }  # fmt: skip
     rows = []
-    for row in read(path, args.limit, {"dispatched_at >= ?": args.since, "id = ?": args.id, "user = ?": args.user}):
+    for row in read(path, args.limit, filters):
         moment = datetime.fromtimestamp(row["dispatched_at"] / 1000, timezone.utc)
         row["dispatched_at"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         row["redelivered"] = bool(row["redelivered"])
@@ -274,6 +278,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--since", type=moment, metavar="TIME", help="from TIME on, such as 2026-11-20T10:00:00Z")
     sub.add_argument("--id", help="the order with this id")
     sub.add_argument("--user", help="orders of this user")
+    sub.add_argument("--correlation-id", metavar="ID", help="orders whose messages had this correlation id")
     sub.add_argument("--json", **as_json)
     action = group(command("dead", "List, show, replay, export, import or purge dead letters."), "action")
     for name, text in (

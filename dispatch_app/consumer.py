@@ -48,12 +48,15 @@ class Consumer:
     def __init__(
         self, conn: Connection, host: str, settings: Settings, ledger: Ledger, state: State,
         workers: Workers | None, tracer: Tracer | None, lost: Callable[[Exception], None], connect: Connect,
-        suspects: Suspects,
+        suspects: Suspects, recorded: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
-        """Start on `conn`. `lost` is called when this consumer can't go on; `connect` opens the outbox's connection."""
+        """Start on `conn`. `lost` is called when this consumer can't go on; `connect` opens the outbox's connection.
+
+        `recorded` is called after each commit.
+        """
         self._conn, self._settings, self._ledger, self._state = conn, settings, ledger, state
         self._workers, self._tracer, self._lost = workers, tracer, lost
-        self._suspects = suspects
+        self._suspects, self._recorded = suspects, recorded
         self._channel: Any = None
         self._consuming = self._closed = False
         self._acknowledger: Acknowledger  # from the moment the channel is open
@@ -249,6 +252,8 @@ class Consumer:
         duplicates = self._ledger.record(rows)
         self._ready = []
         self._performed.clear()
+        if self._recorded:
+            self._recorded()
         if self._held:
             self._held = 0.0
             state.set("ledger", None)
@@ -298,7 +303,7 @@ class Consumer:
     def _defer(self, delivery: Delivery, order_id: str, error: EffectError) -> None:
         """Put an order into the next retry queue, or among the dead letters after the last one."""
         failures = deadletters.attempts(envelope.unwrap(*delivery[3:])[2])
-        if failures < len(topology.RETRY_DELAYS):
+        if failures < len(self._settings.retry_delays):
             self._post(delivery, topology.retry_queue(self._settings, failures), error.reason, error, order_id)
         else:
             self._bury(delivery, error.reason, error, order_id)

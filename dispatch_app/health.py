@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import platform
+import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .ledger import Backlog, LedgerError
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -43,6 +46,9 @@ class State:
         self.beat = time.monotonic()
         self.received = self.dispatched = self.duplicates = self.redelivered = 0
         self.connections = self.losses = self.in_flight = 0
+        self.announced = 0
+        self.event_obstacle: str | None = None  # one of outbox.OBSTACLES, while orders can't be announced for it
+        self.backlog: Callable[[], Backlog] | None = None  # where orders are announced
         self.retried: Counter[str] = Counter()
         self.dead: Counter[str] = Counter()
         self.effects: Counter[tuple[str, str]] = Counter()  # by effect and outcome; empty where there is no effect
@@ -75,6 +81,19 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
     def histogram(name: str, text: str, value: Histogram) -> Metric:
         return core.HistogramMetricFamily(f"dispatch_{name}", text, list(value.counts.items()), value.sum)
 
+    def events(backlog: Callable[[], Backlog]) -> Iterator[Metric]:
+        from .outbox import OBSTACLES
+
+        yield counter("events_announced", "Orders announced", state.announced)
+        obstacle = core.GaugeMetricFamily("dispatch_events_obstacle", "1 for what is in the way now", labels=["reason"])
+        for reason in OBSTACLES:
+            obstacle.add_metric([reason], reason == state.event_obstacle)
+        yield obstacle
+        with suppress(LedgerError, sqlite3.Error):  # nobody knows the figures while the ledger can't be read
+            orders, seconds = backlog()
+            yield gauge("events_pending", "Orders that are not announced yet", orders)
+            yield gauge("events_oldest_seconds", "For how long the oldest of them has waited", seconds)
+
     class Metrics:
         def collect(self) -> Iterator[Metric]:
             yield counter("orders_received", "Deliveries checked", state.received)
@@ -98,6 +117,8 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
             yield counter("connection_losses", "Connections lost or refused", state.losses)
             yield gauge("ready", "1 while consuming", not state.reasons)
             yield gauge("ledger_bytes", "Ledger and its log on disk", ledger_bytes)
+            if state.backlog:
+                yield from events(state.backlog)
             build = {"version": __version__, "python": platform.python_version()}
             yield core.InfoMetricFamily("dispatch_build", "This build", build)
 

@@ -11,6 +11,8 @@ from urllib.parse import quote
 HTTP = "127.0.0.1:9672"  # where /livez, /readyz and /metrics are served by default; the roles ask there, too
 # Octets; far more than any order has. Decoded, a body takes up to 50 times its size, and MemoryMax= is 512 MiB.
 MAX_BODY = 1 << 20
+RETRY_DELAYS = (1, 5, 30, 120, 300)  # seconds
+LOG_LEVELS = ("info", "warning", "error")
 CREDENTIAL = "amqp_password"  # a file in $CREDENTIALS_DIRECTORY (systemd.exec(5), LoadCredential=)
 _ON, _OFF = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -52,6 +54,9 @@ class Settings:
     hook: str | None
     hook_seconds: int  # for one call of the hook
     rate: int  # orders per second at most; 0 means as many as there are
+    event_exchange: str | None  # to which each dispatched order is announced
+    retry_delays: tuple[int, ...]  # seconds an order waits before each new try; after the last one it is dead-lettered
+    log_level: str
     retention_days: int  # 0 means for ever
     stop_seconds: int  # to drain and close; systemd's TimeoutStopSec= must be greater
 
@@ -73,7 +78,7 @@ def load(env: Mapping[str, str]) -> Settings:
         password=reader.password(),
         vhost=reader.name("AMQP_VHOST", "/"),
         exchange=reader.name("AMQP_EXCHANGE", "robot-shop"),
-        queue=reader.name("AMQP_QUEUE", "orders", longest=240),  # room for ".retry.300s"
+        queue=reader.name("AMQP_QUEUE", "orders", longest=240),  # room for ".retry.86400s"
         routing_key=reader.name("AMQP_ROUTING_KEY", "orders"),
         tls=tls,
         http=reader.http(),
@@ -82,6 +87,9 @@ def load(env: Mapping[str, str]) -> Settings:
         hook=reader.hook(),
         hook_seconds=reader.number("DISPATCH_HOOK_SECONDS", 10, 1, 3600),
         rate=reader.number("DISPATCH_RATE_PER_SECOND", 0, 0, 100_000),
+        event_exchange=reader.name("DISPATCH_EVENT_EXCHANGE", "") or None,
+        retry_delays=reader.delays(),
+        log_level=reader.log_level(),
         retention_days=reader.number("DISPATCH_RETENTION_DAYS", 0, 0, 36500),
         stop_seconds=reader.number("DISPATCH_STOP_SECONDS", 20, 1, 3600),
     )
@@ -121,6 +129,22 @@ class _Reader:
             return int(value)
         self._bad(variable, f"is {value!r}", f"set a whole number from {low} to {high}")
         return default
+
+    def delays(self) -> tuple[int, ...]:
+        value = self._env.get("DISPATCH_RETRY_DELAYS") or ",".join(map(str, RETRY_DELAYS))
+        delays = [delay.strip() for delay in value.split(",")]
+        # A day fits into the name of a queue; a 0 would have a failing order go round and round without a pause.
+        if len(delays) <= 10 and all(re.fullmatch("[1-9][0-9]{0,4}", d) and int(d) <= 86400 for d in delays):
+            return tuple(map(int, delays))
+        remedy = "set one to ten numbers of seconds from 1 to 86400, separated by commas, such as 1,5,30,120,300"
+        self._bad("DISPATCH_RETRY_DELAYS", f"is {value!r}", remedy)
+        return RETRY_DELAYS
+
+    def log_level(self) -> str:
+        value = (self._env.get("DISPATCH_LOG_LEVEL") or "info").lower()
+        if value not in LOG_LEVELS:
+            self._bad("DISPATCH_LOG_LEVEL", f"is {value!r}", f"set one of {', '.join(LOG_LEVELS)}")
+        return value
 
     def hosts(self) -> tuple[str, ...]:
         hosts = tuple(host.strip() for host in self._env.get("AMQP_HOST", "").split(","))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from dispatch_app import __main__, topology
+from dispatch_app import __main__
 from dispatch_app.amqp.connection import Delivery
 from dispatch_app.consumer import Consumer
 from dispatch_app.ledger import Ledger
@@ -80,11 +80,6 @@ def acknowledges_first() -> None:
 
     Consumer._on_delivery = acknowledge_and_deliver  # type: ignore[method-assign]  # a fault, on purpose
     Consumer._acknowledge = lambda *_: None  # type: ignore[method-assign]  # a fault, on purpose
-
-
-def one_short_retry() -> None:
-    """Give an order up after one retry, a second later."""
-    topology.RETRY_DELAYS = (1,)  # type: ignore[assignment]  # shorter, on purpose
 
 
 if __name__ == "__main__":
