@@ -26,6 +26,8 @@ _OWN: dict[str, Any] = {"x-queue-type": "classic"}
 OF_QUORUM = re.compile(r"x-queue-type|x-delivery-limit|x-quorum-[\w-]+")
 _REFUSED = re.compile(rf"inequivalent arg '({OF_QUORUM.pattern})'")
 
+EVENT = "order.dispatched"  # the type of the message that announces an order, and its routing key
+
 # What the services of either RoboShop generation use. All log in as one user.
 _SHARED = ("robot-shop", "roboshop", "orders")
 

@@ -16,8 +16,8 @@ from ..amqp import envelope
 from ..ledger import Unannounced
 from ..outbox import Parcel
 from ..printable import to_json
+from ..topology import EVENT
 
-TYPE = "order.dispatched"  # also the routing key
 _LONGEST = 255  # octets of a property (AMQP 0-9-1, 4.2.5.3 short strings)
 
 
@@ -45,7 +45,7 @@ def announcement(order: Unannounced, exchange: str, host: str, done: Callable[[]
     message_id = _message_id(order.id)
     data = {"order_id": order.id, "dispatched_at": dispatched_at, "host": host, "correlation_id": order.correlation_id}
     event = {
-        "specversion": "1.0", "type": TYPE, "source": f"/dispatch/{host}", "id": message_id, "time": dispatched_at,
+        "specversion": "1.0", "type": EVENT, "source": f"/dispatch/{host}", "id": message_id, "time": dispatched_at,
         "data": data,
     }  # fmt: skip
     correlation_id = order.correlation_id
@@ -55,10 +55,10 @@ def announcement(order: Unannounced, exchange: str, host: str, done: Callable[[]
         correlation_id=correlation_id if correlation_id and len(correlation_id.encode()) <= _LONGEST else None,
         message_id=message_id,
         timestamp=order.dispatched_at // 1000,
-        type=TYPE,
+        type=EVENT,
         app_id="dispatch",
     )
-    return Announcement(TYPE, b"".join(props.encode()), to_json(event).encode(), {}, done, exchange=exchange)
+    return Announcement(EVENT, b"".join(props.encode()), to_json(event).encode(), {}, done, exchange=exchange)
 
 
 def _message_id(order_id: str) -> str:

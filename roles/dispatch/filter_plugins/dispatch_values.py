@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,16 @@ def _environment(values: Mapping[str, Any], _: str) -> list[str]:
     asked, problems = _consumer_s_word(environment)
     return [
         f"dispatch_environment has the setting {name}. Take a name that dispatch_app/README.md gives; for AMQP_* there "
-        "are the variables dispatch_amqp_*, and STATE_DIRECTORY is systemd's."
+        f"are the variables dispatch_amqp_*, and STATE_DIRECTORY is systemd's.{_closest(str(name), asked)}"
         for name in environment
         if not SETTING.fullmatch(str(name)) or (str(name).startswith("DISPATCH_") and name not in asked)
     ] + [f"dispatch_environment.{problem}." for problem in problems]
+
+
+def _closest(name: str, known: set[str]) -> str:
+    """A sentence with the known setting whose name is most like the given one, if any is."""
+    closest = get_close_matches(name.upper(), sorted(one for one in known if one.startswith("DISPATCH_")), n=1)
+    return f" The closest such name is {closest[0]}." if closest else ""
 
 
 def _consumer_s_word(environment: Mapping[str, Any]) -> tuple[set[str], list[str]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dispatch_app.logs import Formatter, fields, log
+from dispatch_app.logs import Formatter, fields, log, setup
 from dispatch_app.orderlog import log_orders
 
 
@@ -30,6 +30,22 @@ def test_the_journal_gets_a_priority() -> None:
     formatter = Formatter(text=False, journal=True)
     assert formatter.format(record("x", logging.ERROR)).startswith("<3>{")
     assert formatter.format(record("x")).startswith("<6>{")
+
+
+def test_what_is_less_grave_than_the_level_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "propagate", True)
+    before = log.level
+    setup("warning")
+    try:
+        log.info("dispatched")
+        log.warning("held")
+    finally:
+        log.setLevel(before)
+    lines = capsys.readouterr().err.splitlines()
+    assert [json.loads(line)["message"] for line in lines] == ["held"]
 
 
 @pytest.mark.parametrize("fill", ["0", '"', "山", "\U0001f600", "\x1b"])

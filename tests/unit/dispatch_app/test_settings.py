@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dispatch_app import topology
 from dispatch_app.settings import SettingsError, ledger_path, load
 
 GOOD = {"AMQP_HOST": "10.0.0.5", "AMQP_PASS": "s3cret-word"}
@@ -56,12 +57,30 @@ def test_all_problems_are_reported_together() -> None:
     found = problems(
         AMQP_HOST="", AMQP_PASS="", AMQP_PORT="x", AMQP_TLS="maybe", AMQP_QUEUE="q" * 300,
         DISPATCH_HTTP="nine", DISPATCH_PREFETCH="0", DISPATCH_MAX_BODY="1e6",
-        DISPATCH_HOOK="no-colon", DISPATCH_RETENTION_DAYS="-1",
+        DISPATCH_HOOK="no-colon", DISPATCH_RETENTION_DAYS="-1", DISPATCH_LOG_LEVEL="loud",
+        DISPATCH_EVENT_EXCHANGE="a\nb", DISPATCH_RETRY_DELAYS="1,,5",
     )  # fmt: skip
     assert sorted(problem.split()[0] for problem in found) == [
         "AMQP_HOST", "AMQP_PASS", "AMQP_PORT", "AMQP_QUEUE", "AMQP_TLS",
-        "DISPATCH_HOOK", "DISPATCH_HTTP", "DISPATCH_MAX_BODY", "DISPATCH_PREFETCH", "DISPATCH_RETENTION_DAYS",
+        "DISPATCH_EVENT_EXCHANGE", "DISPATCH_HOOK", "DISPATCH_HTTP", "DISPATCH_LOG_LEVEL", "DISPATCH_MAX_BODY",
+        "DISPATCH_PREFETCH", "DISPATCH_RETENTION_DAYS", "DISPATCH_RETRY_DELAYS",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("delays", ["0", "-1", "1.5", "86401", "1," * 10 + "1", "1;5", "x", "1,5,"])
+def test_bad_retry_delays_are_refused_by_name(delays: str) -> None:
+    (problem,) = problems(DISPATCH_RETRY_DELAYS=delays)
+    assert problem.startswith("DISPATCH_RETRY_DELAYS ")
+    assert "1 to 86400" in problem
+
+
+def test_retry_delays_name_the_queues() -> None:
+    settings = load({**GOOD, "DISPATCH_RETRY_DELAYS": "2, 60,60,86400", "AMQP_QUEUE": "q" * 240})
+    assert settings.retry_delays == (2, 60, 60, 86400)
+    queues = topology.queues(settings)
+    own = [(queues[name] or {})["x-message-ttl"] for name in topology.retry_queues(settings)]
+    assert own == [2000, 60_000, 86_400_000]
+    assert max(map(len, queues)) <= 255
 
 
 def test_the_password_comes_from_the_credential_less_one_newline(tmp_path: Path) -> None:

@@ -57,6 +57,16 @@ def test_good_values_are_accepted() -> None:
         ({"environment": {"AMQP_PASS": "x"}}, "dispatch_environment has the setting AMQP_PASS. Take a name"),
         ({"environment": {"STATE_DIRECTORY": "/x"}}, "dispatch_environment has the setting STATE_DIRECTORY. Take"),
         ({"environment": {"DISPATCH_RETENTION": 1}}, "dispatch_environment has the setting DISPATCH_RETENTION. Take a"),
+        (
+            {"environment": {"DISPATCH_RETRY_DELAY": 1}},
+            "dispatch_environment has the setting DISPATCH_RETRY_DELAY. Take a name that dispatch_app/README.md gives; "
+            "for AMQP_* there are the variables dispatch_amqp_*, and STATE_DIRECTORY is systemd's. The closest such "
+            "name is DISPATCH_RETRY_DELAYS.",
+        ),
+        (
+            {"environment": {"DISPATCH_RETRY_DELAYS": "0"}},
+            "dispatch_environment.DISPATCH_RETRY_DELAYS is '0'; set one to",
+        ),
         ({"environment": {"DISPATCH_HTTP": "9672"}}, "dispatch_environment.DISPATCH_HTTP is '9672'; set address:port"),
         (
             {"environment": {"DISPATCH_PREFETCH": "many"}},
