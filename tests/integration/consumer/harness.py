@@ -29,11 +29,13 @@ import pika
 from docker.models.containers import Container
 from pika import exceptions
 
+from dispatch_app import topology
 from dispatch_app.amqp import properties
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import execute
 
 USER = "roboshop"
+EVENTS = "robot-shop.events"  # the exchange to which orders are announced
 LARGE = b" " * 150_000  # added to an order, this exceeds RabbitMQ's frames of 128 KiB
 # A publisher or a test gets one of these while the broker is away.
 AWAY = (exceptions.AMQPError, OSError)
@@ -209,6 +211,26 @@ class Service:
             with contextlib.suppress(ValueError):
                 records.append(json.loads(line))
         return records
+
+
+def listen(broker: Broker, exchange: str = EVENTS) -> None:
+    """Bind a queue to an exchange, as a service does that wants to know of dispatched orders."""
+    with closing(broker.connect()) as connection:
+        channel = connection.channel()
+        if exchange == EVENTS:
+            channel.exchange_declare(exchange, "topic", durable=True)
+        channel.queue_declare("heard", durable=True)
+        channel.queue_bind("heard", exchange, topology.EVENT)
+
+
+def heard(broker: Broker) -> list[tuple[Any, dict[str, Any]]]:
+    """Take what that queue has: properties and bodies."""
+    taken = []
+    with closing(broker.connect()) as connection:
+        channel = connection.channel()
+        while (got := channel.basic_get("heard", auto_ack=True))[0]:
+            taken.append((got[1], json.loads(got[2])))
+    return taken
 
 
 class Publisher(threading.Thread):

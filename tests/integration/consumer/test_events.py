@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 import pika
 import pytest
 
 from dispatch_app import failures
 from dispatch_app.topology import EVENT
-from tests.integration.consumer.harness import Broker, Service, order, until
+from tests.integration.consumer.harness import EVENTS as EXCHANGE
+from tests.integration.consumer.harness import Broker, Service, heard, listen, order, until
 
-EXCHANGE = "robot-shop.events"
 EVENTS = pytest.mark.parametrize("service", [{"DISPATCH_EVENT_EXCHANGE": EXCHANGE}], indirect=True)
 USER = "limited"
 
@@ -27,24 +25,6 @@ def limited(broker: Broker) -> Iterator[dict[str, str]]:
     broker.ctl("set_permissions", "-p", broker.vhost, USER, needed, r"^(orders.*|robot-shop|amq\.default)$", needed)
     yield {"AMQP_USER": USER, "AMQP_PASS": USER}
     broker.ctl("delete_user", USER)
-
-
-def listen(broker: Broker, exchange: str = EXCHANGE) -> None:
-    """Bind a queue, as a service does that wants to know of dispatched orders."""
-    with closing(broker.connect()) as connection:
-        channel = connection.channel()
-        channel.queue_declare("heard", durable=True)
-        channel.queue_bind("heard", exchange, EVENT)
-
-
-def heard(broker: Broker) -> list[tuple[Any, dict[str, Any]]]:
-    """Take what that queue has: properties and bodies."""
-    taken = []
-    with closing(broker.connect()) as connection:
-        channel = connection.channel()
-        while (got := channel.basic_get("heard", auto_ack=True))[0]:
-            taken.append((got[1], json.loads(got[2])))
-    return taken
 
 
 def obstacle(service: Service, reason: str) -> bool:

@@ -69,6 +69,17 @@ def killed_before_the_commit() -> None:
     Ledger.__init__ = init_over  # type: ignore[assignment,method-assign]  # a fault, on purpose
 
 
+def killed_before_it_strikes_off() -> None:
+    """Die where announcements are confirmed, and their orders still on the list of those to be announced."""
+    countdown, announced = _Countdown(), Ledger.announced
+
+    def strike_off_or_die(self: Ledger, orders: Sequence[int]) -> None:
+        countdown.pass_or_die()
+        announced(self, orders)
+
+    Ledger.announced = strike_off_or_die  # type: ignore[method-assign]  # a fault, on purpose
+
+
 def acknowledges_first() -> None:
     """Acknowledge on delivery, as the original does, and die as above: orders at hand are lost."""
     killed_before_the_commit()
