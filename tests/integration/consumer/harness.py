@@ -223,13 +223,14 @@ def listen(broker: Broker, exchange: str = EVENTS) -> None:
         channel.queue_bind("heard", exchange, topology.EVENT)
 
 
-def heard(broker: Broker) -> list[tuple[Any, dict[str, Any]]]:
+def heard(broker: Broker) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Take what that queue has: properties and bodies."""
+    properties.install()
     taken = []
     with closing(broker.connect()) as connection:
         channel = connection.channel()
         while (got := channel.basic_get("heard", auto_ack=True))[0]:
-            taken.append((got[1], json.loads(got[2])))
+            taken.append((properties.show(got[1].raw), json.loads(got[2])))
     return taken
 
 

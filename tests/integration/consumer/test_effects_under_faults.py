@@ -57,7 +57,7 @@ def test_every_dispatched_order_is_announced(
     told: Counter[str] = Counter()
 
     def take() -> None:
-        told.update(str(props.message_id) for props, _ in heard(broker))
+        told.update(str(props["message_id"]) for props, _ in heard(broker))
 
     def settled() -> None:
         others = ("orders.dead", "heard")
