@@ -16,6 +16,7 @@ from pika.adapters.utils import connection_workflow as workflow
 
 from dispatch_app import failures, health, probes, topology
 from dispatch_app.amqp.connection import parameters
+from dispatch_app.ledger import Backlog
 from dispatch_app.settings import RETRY_DELAYS, load
 from dispatch_app.systemd import Notifier
 
@@ -164,6 +165,7 @@ def test_the_readme_s_alerts_ask_for_metrics_there_are() -> None:
     )
     state = health.State()
     state.dead["not-json"] = state.retried["hook-failed"] = 1
+    state.backlog = lambda: Backlog(1, 2.0)
     there = set(re.findall(r"^(dispatch_\w+)", health.exposition(state, 1).decode(), re.MULTILINE))
     assert asked
     assert asked <= there
