@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dispatch_find as find
 import pytest
 
-from roles.dispatch.filter_plugins import dispatch_find as find
 from tests.lab.ansible import playbook
 
 
