@@ -42,6 +42,7 @@ class State:
 
     def __init__(self) -> None:
         self.reasons = {"broker": "not connected yet"}
+        self.held: tuple[str, float] | None = None  # why orders wait for their effect, and since which time.monotonic()
         self.unserved: str | None = None  # why nobody can ask by HTTP now
         self.beat = time.monotonic()
         self.received = self.dispatched = self.duplicates = self.redelivered = 0
@@ -112,6 +113,9 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
                 for labels, count in sorted(state.effects.copy().items()):
                     family.add_metric(labels, count)
                 yield family
+                since = state.held[1] if state.held else time.monotonic()
+                text = "For how long orders have been held because the other side of their effect is away"
+                yield gauge("effect_held_seconds", text, time.monotonic() - since)
                 yield histogram("effect_seconds", "From the begin to the end of an effect", state.effect_seconds)
             yield counter("connections", "Connections opened", state.connections)
             yield counter("connection_losses", "Connections lost or refused", state.losses)

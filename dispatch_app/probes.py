@@ -156,7 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path in ("/livez", "/health"):
             status, body = 200 if age < health.STUCK else 503, f"work loop seen {age:.1f} s ago\n".encode()
         elif path in ("/readyz", "/ready"):
-            status, body = 503 if reasons else 200, ("\n".join(reasons) or "consuming").encode() + b"\n"
+            status, body = (
+                503 if reasons else 200,
+                ("\n".join(reasons) or (state.held or ("consuming",))[0]).encode() + b"\n",
+            )
         elif path == "/metrics":
             status, body = 200, health.exposition(state, self.server.ledger_bytes())
         self._begin(status, body)

@@ -212,6 +212,8 @@ class Service:
             # Type=notify waits for READY=1: an absent broker must not make the start fail, but a hang must.
             news.append("EXTEND_TIMEOUT_USEC=30000000")
         status = reasons[0] if reasons else f"consuming {self._settings.queue}"
+        if self._state.held and not reasons:
+            status = self._state.held[0]
         if self._state.unserved:
             status += f"; {self._state.unserved}"
         if status != self._status and not self._stopping:

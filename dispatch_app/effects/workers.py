@@ -160,12 +160,13 @@ class Workers:
         state, error, effect = self._state, result.error, self._effect
         state.effects[effect.name, error.reason if error else "done"] += 1
         state.effect_seconds.observe(result.seconds)
-        held = "effect" in state.reasons
         if error and error.away:
-            if not (effect.breaker and effect.breaker.state == "closed"):
-                state.set("effect", f"{error}, orders are held")
-                if not held:
-                    log.error("%s: %s; orders are held until it is back", error.reason, error)
-        elif held:
+            if not state.held:
+                log.error("%s: %s; orders are held until it is back", error.reason, error)
+            state.held = f"{error}, orders are held", state.held[1] if state.held else time.monotonic()
+            if not effect.breaker:  # what is away is no endpoint: the release is at fault, and must not go live
+                state.set("effect", state.held[0])
+        elif state.held:
+            state.held = None
             state.set("effect", None)
             log.info("the %s is back, orders go on", effect.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import events, flow, ledger, login, memory, network, queues, release, service, settings
+from . import events, flow, ledger, login, memory, network, queues, release, service, settings, webhook
 
 CHECKS = (
     *service.EXISTS,
@@ -19,4 +19,5 @@ CHECKS = (
     *queues.PRESENT,
     *flow.CHECKS,
     *events.CHECKS,
+    *webhook.CHECKS,
 )

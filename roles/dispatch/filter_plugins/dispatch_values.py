@@ -24,8 +24,9 @@ from dispatch_app.settings import SettingsError, load  # noqa: E402 - only now i
 # `_Reader.hosts` in dispatch_app/settings.py accepts the same; the zone of an IPv6 address follows a %.
 HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 HOST_AND_PORT = re.compile(r"[^:]*:[0-9]*")
-# AMQP_* have variables of their own, and systemd sets STATE_DIRECTORY.
-SETTING = re.compile(r"(?!AMQP_|STATE_DIRECTORY$)[A-Z][A-Z0-9_]*")
+# AMQP_* and the webhook's secret have variables of their own, and systemd sets STATE_DIRECTORY.
+SETTING = re.compile(r"(?!AMQP_|STATE_DIRECTORY$|DISPATCH_WEBHOOK_SECRET$)[A-Z][A-Z0-9_]*")
+SIGNING = "DISPATCH_WEBHOOK_SECRET"
 HTTP = "127.0.0.1:9672"  # where the consumer answers unless DISPATCH_HTTP says otherwise
 STOP_SECONDS = 20  # what it takes to stop unless DISPATCH_STOP_SECONDS says otherwise
 
@@ -104,13 +105,14 @@ def _environment(values: Mapping[str, Any], _: str) -> list[str]:
             "dispatch_environment is not a dictionary. Set it to settings by their names, such as "
             "{DISPATCH_RETENTION_DAYS: 90}."
         ]
-    asked, problems = _consumer_s_word(environment)
+    asked, problems = _consumer_s_word(environment, values["webhook_secret"])
     return [
         f"dispatch_environment has the setting {name}. Take a name that dispatch_app/README.md gives; for AMQP_* there "
-        f"are the variables dispatch_amqp_*, and STATE_DIRECTORY is systemd's.{_closest(str(name), asked)}"
+        f"are the variables dispatch_amqp_*, for the webhook's secret dispatch_webhook_secret, and STATE_DIRECTORY is "
+        f"systemd's.{_closest(str(name), asked)}"
         for name in environment
         if not SETTING.fullmatch(str(name)) or (str(name).startswith("DISPATCH_") and name not in asked)
-    ] + [f"dispatch_environment.{problem}." for problem in problems]
+    ] + [_named(problem) for problem in problems]
 
 
 def _closest(name: str, known: set[str]) -> str:
@@ -119,13 +121,20 @@ def _closest(name: str, known: set[str]) -> str:
     return f" The closest such name is {closest[0]}." if closest else ""
 
 
-def _consumer_s_word(environment: Mapping[str, Any]) -> tuple[set[str], list[str]]:
+def _named(problem: str) -> str:
+    """A problem of the consumer's settings as a sentence that begins with the variable it comes from."""
+    if problem.startswith(SIGNING):
+        return f"dispatch_webhook_secret{problem.removeprefix(SIGNING)}."
+    return f"dispatch_environment.{problem}."
+
+
+def _consumer_s_word(environment: Mapping[str, Any], webhook_secret: object) -> tuple[set[str], list[str]]:
     """The names of the settings that this checkout's consumer knows, and what it finds wrong with those that are given.
 
     An artifact of another version may think otherwise; its own `check`, on the host, has the last word before a switch.
     """
     given = {str(name): str(value) for name, value in environment.items() if str(name).startswith("DISPATCH_")}
-    reading = _Reading({**given, "AMQP_HOST": "rabbit", "AMQP_PASS": "…"})
+    reading = _Reading({**given, "AMQP_HOST": "rabbit", "AMQP_PASS": "…", SIGNING: str(webhook_secret or "")})
     try:
         load(reading)
     except SettingsError as error:

@@ -20,6 +20,7 @@ GOOD: dict[str, Any] = {
     "amqp_exchange": "robot-shop",
     "amqp_queue": "orders",
     "amqp_routing_key": "orders",
+    "webhook_secret": "",
     "environment": {},
     "drain_seconds": 300,
 }
@@ -53,6 +54,15 @@ def test_good_values_are_accepted() -> None:
         ({"amqp_vhost": ""}, "dispatch_amqp_vhost is empty. Set it, or leave it out for its default."),
         ({"amqp_queue": ""}, "dispatch_amqp_queue is empty. Set it, or leave it out for its default."),
         ({"environment": "a=b"}, "dispatch_environment is not a dictionary"),
+        (
+            {"environment": {"DISPATCH_WEBHOOK_SECRET": "x"}},
+            "dispatch_environment has the setting DISPATCH_WEBHOOK_SECRET. Take a name",
+        ),
+        ({"webhook_secret": "x"}, "dispatch_webhook_secret is set but DISPATCH_WEBHOOK_URL is not; set both"),
+        (
+            {"environment": {"DISPATCH_WEBHOOK_URL": "http://a/"}},
+            "dispatch_webhook_secret is not set but DISPATCH_WEBHOOK_URL is; set it",
+        ),
         ({"environment": {"Dispatch": 1}}, "dispatch_environment has the setting Dispatch. Take a name"),
         ({"environment": {"AMQP_PASS": "x"}}, "dispatch_environment has the setting AMQP_PASS. Take a name"),
         ({"environment": {"STATE_DIRECTORY": "/x"}}, "dispatch_environment has the setting STATE_DIRECTORY. Take"),
@@ -60,7 +70,7 @@ def test_good_values_are_accepted() -> None:
         (
             {"environment": {"DISPATCH_RETRY_DELAY": 1}},
             "dispatch_environment has the setting DISPATCH_RETRY_DELAY. Take a name that dispatch_app/README.md gives; "
-            "for AMQP_* there are the variables dispatch_amqp_*, and STATE_DIRECTORY is systemd's. The closest such "
+            "for AMQP_* there are the variables dispatch_amqp_*, for the webhook's secret dispatch_webhook_secret, and STATE_DIRECTORY is systemd's. The closest such "
             "name is DISPATCH_RETRY_DELAYS.",
         ),
         (
