@@ -21,6 +21,7 @@ GOOD: dict[str, Any] = {
     "amqp_queue": "orders",
     "amqp_routing_key": "orders",
     "environment": {},
+    "hook": "",
     "drain_seconds": 300,
 }
 
@@ -32,6 +33,7 @@ def faults(**given: object) -> list[str]:
 
 def test_good_values_are_accepted() -> None:
     assert faults() == []
+    assert faults(hook="shop.orders:dispatched") == []
     assert faults(amqp_port="5671", drain_seconds="1", environment={"DISPATCH_RETENTION_DAYS": 90}) == []
 
 
@@ -66,6 +68,16 @@ def test_good_values_are_accepted() -> None:
         (
             {"environment": {"DISPATCH_RETRY_DELAYS": "0"}},
             "dispatch_environment.DISPATCH_RETRY_DELAYS is '0'; set one to",
+        ),
+        ({"hook": "shop"}, "dispatch_hook is 'shop'; set module:function"),
+        (
+            {"hook": "shop:hook", "environment": {"DISPATCH_HOOK": "a:b"}},
+            "dispatch_hook is set, and dispatch_environment",
+        ),
+        ({"environment": {"DISPATCH_HOOK_SECONDS": "0"}}, "dispatch_environment.DISPATCH_HOOK_SECONDS is '0'; set a"),
+        (
+            {"environment": {"DISPATCH_RATE_PER_SECOND": "x"}},
+            "dispatch_environment.DISPATCH_RATE_PER_SECOND is 'x'; set",
         ),
         ({"environment": {"DISPATCH_HTTP": "9672"}}, "dispatch_environment.DISPATCH_HTTP is '9672'; set address:port"),
         (
