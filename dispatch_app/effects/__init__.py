@@ -13,4 +13,8 @@ def configured(settings: Settings) -> Effect | None:
         from .hook import Hook  # who has no hook needs none of what it imports
 
         return Hook(settings.hook, settings.hook_seconds)
+    if settings.webhook:
+        from .webhook import Webhook
+
+        return Webhook(settings.webhook)
     return Nothing() if settings.rate else None

@@ -126,16 +126,17 @@ class Workers:
         return None
 
     def _settle(self, job: Job, error: EffectError | None, begun: float, now: float) -> None:
-        away = error is not None and error.away
         with self._changed:
             if breaker := self._effect.breaker:
-                if error and away:
+                if error and error.away:
                     breaker.away(now, error.after)
                 else:
                     breaker.succeeded()  # whatever it answered, it is there
-            again = away and job.round == self._round and not self._closed
+                if error and breaker.state == "closed":
+                    error.away = False  # while others get through, this order may be at fault
+            again = error is not None and error.away and job.round == self._round and not self._closed
             if again:
-                self._jobs.appendleft(job)
+                self._jobs.append(job)  # the next probe is another order, because this one may be at fault after all
             self._results.append(Result(job, error, now - begun, again))
             first = len(self._results) == 1
         if first:
