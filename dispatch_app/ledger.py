@@ -142,11 +142,14 @@ class Ledger:
         """Return whether an order has been dispatched. Raises sqlite3.Error."""
         return self._db.execute("SELECT 1 FROM orders WHERE id = ?", (order_id,)).fetchone() is not None
 
-    def unannounced(self, limit: int) -> list[Unannounced]:
-        """Return orders that have not been announced yet, the first ones first. Raises sqlite3.Error."""
+    def unannounced(self, limit: int, after: int = 0) -> list[Unannounced]:
+        """Return orders with a number above `after` that have not been announced yet, the first ones first.
+
+        Raises sqlite3.Error.
+        """
         columns = "seq, id, correlation_id, dispatched_at"
-        query = f"SELECT {columns} FROM unannounced JOIN orders USING (seq) ORDER BY seq LIMIT ?"  # noqa: S608 - all parts are ours
-        return [Unannounced(*row) for row in self._db.execute(query, (limit,))]
+        query = f"SELECT {columns} FROM unannounced JOIN orders USING (seq) WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - all parts are ours
+        return [Unannounced(*row) for row in self._db.execute(query, (after, limit))]
 
     def announced(self, orders: Sequence[int]) -> None:
         """Note in one transaction that the orders with these numbers have been announced. Raises sqlite3.Error."""

@@ -66,14 +66,14 @@ class Outbox:
 
     def __init__(
         self, connect: Connect, settings: Settings, host: str, ioloop: Any, trouble: Callable[[str | None], None],
-        declare: Callable[[Settings], Any] = topology.Declaration,
+        declare: Callable[[Settings], Any] = topology.Declaration, in_flight: int = _IN_FLIGHT,
     ) -> None:  # fmt: skip
         """Publish on the connection that `connect` opens; `trouble` is called with why parcels wait, or None.
 
-        `declare` makes what declares the place that parcels go to.
+        `declare` makes what declares the place that parcels go to; at most `in_flight` of them are unconfirmed.
         """
         self._connect, self._settings, self._host, self._ioloop = connect, settings, host, ioloop
-        self._trouble, self._declare = trouble, declare
+        self._trouble, self._declare, self._in_flight = trouble, declare, in_flight
         self._declaration = declare(settings)
         self._conn: Any = None
         self._channel: Any = None
@@ -164,7 +164,7 @@ class Outbox:
         self._pump()
 
     def _pump(self) -> None:
-        while self._channel and self._channel.is_open and self._waiting and len(self._flying) < _IN_FLIGHT:
+        while self._channel and self._channel.is_open and self._waiting and len(self._flying) < self._in_flight:
             parcel = self._waiting.popleft()
             body = parcel.pack(self._conn.params.frame_max)
             parcel.returned = False

@@ -7,6 +7,7 @@ text. Standard output and standard error are the service's standard error, so a 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..orders import Order
@@ -79,6 +81,8 @@ def main(descriptor: str, name: str) -> None:
         # systemd sends them to every process of the service, and the order in hand is still to be finished. Unlike a
         # signal that is ignored, one with a handler is as usual again in programs that the hook runs.
         signal.signal(number, lambda *_: None)
+    with contextlib.suppress(OSError):  # of this process and the service's, the kernel ends this one for memory
+        Path("/proc/self/oom_score_adj").write_text("500")
     threading.Thread(target=_end_with_parent, args=(sock,), daemon=True).start()
     module, _, function = name.partition(":")
     hooks: list[Callable[[Order], object]] = []

@@ -37,7 +37,7 @@ def faults(values: Mapping[str, Any], inventory: str) -> list[str]:
     `values` has the variables' names without ``dispatch_`` as its keys, and None for a variable that is not set.
     `inventory` is the directory of the inventory, which the remedies name.
     """
-    checks = (_host, _port, _user, _password, _names, _environment, _seconds)
+    checks = (_host, _port, _user, _password, _names, _environment, _hook, _seconds)
     return [fault for check in checks for fault in check(values, inventory)]
 
 
@@ -154,6 +154,16 @@ class _Reading(dict[str, str]):
         return super().get(name, default)
 
 
+def _hook(values: Mapping[str, Any], _: str) -> list[str]:
+    environment = values["environment"]
+    if not values["hook"]:
+        return []
+    if isinstance(environment, Mapping) and "DISPATCH_HOOK" in environment:
+        return ["dispatch_hook is set, and dispatch_environment has DISPATCH_HOOK, too. Leave out the latter."]
+    _asked, problems = _consumer_s_word({"DISPATCH_HOOK": values["hook"]})
+    return [f"dispatch_hook{problem.removeprefix('DISPATCH_HOOK')}." for problem in problems]
+
+
 def _seconds(values: Mapping[str, Any], _: str) -> list[str]:
     if re.fullmatch(r"0*[1-9][0-9]*", str(values["drain_seconds"])):
         return []
@@ -164,8 +174,12 @@ def _seconds(values: Mapping[str, Any], _: str) -> list[str]:
 
 
 def settings(further: object, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """The consumer's environment: the further settings, and those that have variables of their own."""
-    return {**(further if isinstance(further, Mapping) else {}), **fixed}
+    """The consumer's environment: the further settings, and those that have variables of their own.
+
+    An effect that nobody wants stands in no environment.
+    """
+    wanted = {name: value for name, value in fixed.items() if value or not name.startswith("DISPATCH_")}
+    return {**(further if isinstance(further, Mapping) else {}), **wanted}
 
 
 def ready_url(environment: object) -> str:

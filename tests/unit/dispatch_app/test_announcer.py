@@ -195,15 +195,34 @@ def test_what_is_not_confirmed_is_announced_by_the_next_process_under_the_same_i
     assert desk.sent() == ["a", "b", "c", "b", "c"]
 
 
-def test_a_long_list_is_read_in_slices(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SLICE", 2)
+def test_of_a_long_list_only_so_much_is_at_hand_and_each_is_sent_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_HAND", 3)
     desk.record(*"abcde")
     desk.begin()
     desk.broker.fire()
-    assert desk.sent() == ["a", "b"]
+    assert desk.sent() == ["a", "b", "c"]
+    desk.broker.channels[0].confirm(2)  # c is not confirmed yet
+    desk.broker.fire()
+    assert desk.sent() == ["a", "b", "c", "d", "e"]
+    desk.broker.channels[0].confirm(5)
+    desk.record("f")
+    desk.broker.fire()
+    assert desk.sent() == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_an_order_with_a_number_given_again_is_announced(desk: Desk) -> None:
+    desk.record("a", "b")
+    announcer = desk.begin()
+    desk.broker.fire()
     desk.broker.channels[0].confirm(2)
     desk.broker.fire()
-    assert desk.sent() == ["a", "b", "c", "d"]
+    desk.ledger._db.execute("DELETE FROM orders")  # as retention does after a quiet time
+    desk.record("c")
+    announcer.wake()
+    desk.broker.fire()
+    assert desk.sent() == ["a", "b", "c"]
 
 
 def test_what_no_queue_takes_is_kept_and_tried_again_ever_later(desk: Desk) -> None:
@@ -270,7 +289,7 @@ def test_a_locked_ledger_delays_and_loses_nothing(desk: Desk) -> None:
 
 
 def test_a_stop_announces_what_it_can_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SLICE", 1)
+    monkeypatch.setattr(module, "AT_HAND", 1)
     done: list[bool] = []
     announcer = desk.begin()
     desk.record("a", "b")
