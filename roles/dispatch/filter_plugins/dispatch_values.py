@@ -158,9 +158,12 @@ def _hook(values: Mapping[str, Any], _: str) -> list[str]:
     environment = values["environment"]
     if not values["hook"]:
         return []
-    if isinstance(environment, Mapping) and "DISPATCH_HOOK" in environment:
-        return ["dispatch_hook is set, and dispatch_environment has DISPATCH_HOOK, too. Leave out the latter."]
-    _asked, problems = _consumer_s_word({"DISPATCH_HOOK": values["hook"]})
+    for name in ("DISPATCH_HOOK", "DISPATCH_WEBHOOK_URL"):
+        if isinstance(environment, Mapping) and environment.get(name):
+            return [
+                f"dispatch_hook is set, and dispatch_environment has {name}, too. Keep one: an order has one effect."
+            ]
+    _asked, problems = _consumer_s_word({"DISPATCH_HOOK": values["hook"]}, "")
     return [f"dispatch_hook{problem.removeprefix('DISPATCH_HOOK')}." for problem in problems]
 
 

@@ -124,7 +124,7 @@ def test_while_the_other_side_is_away_orders_are_held_and_then_all_go_on(bench: 
     bench.deliver(2, "b")
     bench.fire_until(lambda: bench.broker.acks[-1:] == [2])
     assert (sorted(bench.recorded()), hasattr(bench, "aside")) == (["a", "b"], False)
-    assert shop.asked == ["a", "b", "a", "a", "a"]  # another order finds out whether this one is at fault
+    assert (shop.asked.count("a"), shop.asked.count("b")) == (4, 1)
     assert ("effect" in bench.state.reasons, bench.state.held) == (False, None)
 
 
