@@ -30,11 +30,19 @@ $(READY): requirements-dev.txt
 .PHONY: venv
 venv: $(READY) ## Make or refresh the venv
 
-dist/dispatch.zip: $(READY) $(shell find dispatch_app -name '*.py' -o -name '*.txt')
-	python -m dispatch_app.artifact $@
+# A shop's code goes into the artifact by these words. They are kept in a file, so that other words build it anew.
+SHOP = $(if $(WITH),--with $(WITH)) $(if $(REQUIREMENTS),--requirements $(REQUIREMENTS))
+
+.PHONY: FORCE
+dist/shop: FORCE
+	@mkdir -p dist
+	@echo "$(SHOP)" | cmp -s - $@ || echo "$(SHOP)" > $@
+
+dist/dispatch.zip: $(READY) dist/shop $(shell find dispatch_app -name '*.py' -o -name '*.txt') $(if $(WITH),$(shell find $(WITH) -type f)) $(REQUIREMENTS)
+	python -m dispatch_app.artifact $@ $(SHOP)
 
 .PHONY: artifact
-artifact: dist/dispatch.zip ## Build dist/dispatch.zip, which the roles install
+artifact: dist/dispatch.zip ## Build dist/dispatch.zip, which the roles install (WITH=DIR REQUIREMENTS=FILE: with a hook)
 
 .PHONY: lab
 lab: dist/dispatch.zip ## Boot lab hosts on this machine, provision them, send orders, show them dispatched (HOSTS=1)

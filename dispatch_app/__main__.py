@@ -14,6 +14,7 @@ from typing import Any
 
 from . import __version__
 from . import settings as configuration
+from .arguments import moment, number, seconds
 from .printable import escaped, to_json
 
 EX_DATAERR, EX_UNAVAILABLE, EX_IOERR, EX_CONFIG = 65, 69, 74, 78  # sysexits(3)
@@ -23,24 +24,27 @@ FATAL = (EX_DATAERR, EX_CONFIG)
 
 def run(_: argparse.Namespace) -> int:
     """Consume orders until SIGTERM or SIGINT."""
-    from . import ledger, logs, service, systemd
+    from . import effects, ledger, logs, service, systemd
 
     settings, path = configuration.load(os.environ), configuration.ledger_path(os.environ)
-    hook = service.load_hook(settings.hook)
-    logs.setup()
+    logs.setup(settings.log_level)
     # Checking a large ledger takes a while; EXTEND_TIMEOUT_USEC= allows ten minutes (sd_notify(3)).
     systemd.Notifier().send("STATUS=checking the ledger", "EXTEND_TIMEOUT_USEC=600000000")
-    code = service.Service(settings, ledger.Ledger(path), hook).run()
+    effect = effects.configured(settings)
+    code = service.Service(settings, ledger.Ledger(path, bool(settings.event_exchange)), effect).run()
     logging.shutdown()
     # The interpreter would wait for a thread that is still looking up a host name, however long that takes.
     os._exit(code)
 
 
 def check(_: argparse.Namespace) -> int:
-    """Try settings, network, login, permissions and topology; change nothing."""
+    """Try settings, hook, network, login, permissions and topology; change nothing."""
+    from . import effects
     from .check import check
 
     settings = configuration.load(os.environ)
+    if effect := effects.configured(settings):
+        effect.close()
     failures = []
     for host in settings.hosts:
         failure, missing = check(settings, host)
@@ -103,8 +107,12 @@ def orders(args: argparse.Namespace) -> int:
     from .ledger import read
 
     path = configuration.ledger_path(os.environ)
+    filters = {
+        "dispatched_at >= ?": args.since, "id = ?": args.id, "user = ?": args.user,
+        "correlation_id = ?": args.correlation_id,
+    }  # fmt: skip
     rows = []
-    for row in read(path, args.limit, {"dispatched_at >= ?": args.since, "id = ?": args.id, "user = ?": args.user}):
+    for row in read(path, args.limit, filters):
         moment = datetime.fromtimestamp(row["dispatched_at"] / 1000, timezone.utc)
         row["dispatched_at"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         row["redelivered"] = bool(row["redelivered"])
@@ -234,30 +242,6 @@ def _show(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], as_json: boo
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _moment(text: str) -> int:
-    """Return ISO 8601 text as milliseconds since 1970; it is UTC unless it says otherwise. Raises ValueError."""
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() * 1000)
-
-
-def _number(text: str) -> int:
-    value = int(text)
-    if not 0 < value < 2**31:
-        raise ValueError
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 86400:
-        raise ValueError
-    return value
-
-
-# argparse names these types when it refuses a value.
-_moment.__name__, _number.__name__, _seconds.__name__ = "time", "number above 0", "number of seconds"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dispatch",
@@ -280,20 +264,21 @@ def _parser() -> argparse.ArgumentParser:
 
     command = group(parser, "command")
     command("run", "Consume orders until SIGTERM or SIGINT.", run)
-    command("check", "Try settings, network, login, permissions and topology; change nothing.", check)
+    command("check", "Try settings, hook, network, login, permissions and topology; change nothing.", check)
     sub = command("doctor", "Tell what is wrong with Dispatch on this host and what mends it; change nothing.", doctor)
     sub.add_argument("--json", action="store_true", help="print the report as one JSON object")
     sub = command("drain", "Wait until no order is left on the broker, before pointing Dispatch at another one.", drain)
-    sub.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up after this time, with exit code 1")
+    sub.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up after this time, with exit code 1")
     sub = command("publish", "Publish orders as payment does, and report how many no queue has taken.", publish)
-    sub.add_argument("--count", type=_number, default=1, metavar="N", help="sample orders to publish (1)")
-    sub.add_argument("--interval", type=_seconds, default=0.0, metavar="SECONDS", help="time between two orders (0)")
+    sub.add_argument("--count", type=number, default=1, metavar="N", help="sample orders to publish (1)")
+    sub.add_argument("--interval", type=seconds, default=0.0, metavar="SECONDS", help="time between two orders (0)")
     sub.add_argument("--file", help="instead publish each line of FILE unchanged; - is standard input")
     sub = command("orders", "List dispatched orders, the newest first.", orders)
-    sub.add_argument("--limit", type=_number, default=20, metavar="N", help="at most N orders (20)")
-    sub.add_argument("--since", type=_moment, metavar="TIME", help="from TIME on, such as 2026-11-20T10:00:00Z")
+    sub.add_argument("--limit", type=number, default=20, metavar="N", help="at most N orders (20)")
+    sub.add_argument("--since", type=moment, metavar="TIME", help="from TIME on, such as 2026-11-20T10:00:00Z")
     sub.add_argument("--id", help="the order with this id")
     sub.add_argument("--user", help="orders of this user")
+    sub.add_argument("--correlation-id", metavar="ID", help="orders whose messages had this correlation id")
     sub.add_argument("--json", **as_json)
     action = group(command("dead", "List, show, replay, export, import or purge dead letters."), "action")
     for name, text in (

@@ -4,6 +4,8 @@ The artifact is a zip with `dispatch_app/`, its hash-pinned `requirements.txt`, 
 names and, in `installer/`, the wheel of pip, so that a host without a package index and without pip can build
 its venv. The same sources give the same bytes: entries are sorted and not compressed, and their
 times and modes are fixed.
+
+A shop's own code, which Dispatch then calls as its hook, and what that requires can be packed beside it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +23,11 @@ from pathlib import Path
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")  # those that supported distributions run the service with
 _PACKAGE = Path(__file__).parent
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment a zip entry can have
+_PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(\[[^]]*\])?==[^\s;]+( *;[^#]*?)?( +--hash=sha256:[0-9a-f]{64})+")
+
+
+class ShopError(Exception):
+    """A shop's code or its requirements can't be packed; the text says why and what to do."""
 
 
 def wheels(requirements: Path, directory: Path) -> list[Path]:
@@ -63,6 +71,69 @@ def contents(package: Path, pinned: dict[str, list[Path]]) -> dict[str, bytes]:
     return {name: file.read_bytes() for name, file in files.items()}
 
 
+def shop_files(directory: Path, wheels: list[Path]) -> dict[str, Path]:
+    """Return what is to be packed of a shop's package, by its path in the artifact. Raises ShopError.
+
+    Its name must be that of no other module, because one of the two would be imported in the other's place.
+    """
+    name = directory.resolve().name
+    if not directory.is_dir():
+        raise ShopError(f"--with {directory} is not a directory; give the directory of a Python package")
+    modules = {name for wheel in wheels for name in _modules(wheel)}
+    taken = {_PACKAGE.name, "wheels", "installer", "venv", *sys.stdlib_module_names, *modules}
+    if name in taken:
+        raise ShopError(f"--with {directory}: {name} is the name of something that Dispatch has; rename the directory")
+    if not name.isidentifier():
+        raise ShopError(f"--with {directory}: {name} is no name that Python imports; rename the directory")
+    files = {file.relative_to(directory): file for file in directory.rglob("*") if file.is_file()}
+    packed = {
+        f"{name}/{path.as_posix()}": file for path, file in files.items()
+        if not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+    }  # fmt: skip
+    if not any(path.endswith(".py") for path in packed):
+        raise ShopError(f"--with {directory} has no Python file; give the directory of a Python package")
+    return packed
+
+
+def _modules(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {entry.split("/")[0].removesuffix(".py") for entry in archive.namelist()}
+
+
+def requirements(ours: str, theirs: str, name: str) -> str:
+    """Return the requirements of the consumer and of a shop as one file. Raises ShopError."""
+    pins = {match[1] for match in map(_PIN.fullmatch, _lines(ours)) if match}
+    for line in _lines(theirs):
+        match = _PIN.fullmatch(line)
+        if not match:
+            raise ShopError(
+                f"{name} has the line {line[:80]!r}; give each package as NAME==VERSION with its --hash=sha256:…, as "
+                "`pip-compile --generate-hashes` writes them"
+            )
+        if re.sub("[-_.]+", "-", match[1]).lower() in pins:
+            raise ShopError(f"{name} names {match[1]}, which Dispatch pins itself; remove that line")
+    return f"{ours.rstrip()}\n{theirs.strip()}\n" if theirs.strip() else ours
+
+
+def _lines(text: str) -> list[str]:
+    joined = re.sub(r"[ \t]*\\\n[ \t]*", " ", text)
+    return [line for raw in joined.splitlines() if (line := re.sub(r"(^|\s+)#.*", "", raw).strip())]
+
+
+def _packed(shop: Path | None, theirs: Path | None, directory: Path) -> bytes:
+    """Return the artifact; `directory` takes what is downloaded. Raises what can be wrong with what it is made of."""
+    ours = (_PACKAGE / "requirements.txt").read_text(encoding="utf-8")
+    pins = requirements(ours, theirs.read_text(encoding="utf-8"), str(theirs)) if theirs else ours
+    (directory / "requirements.txt").write_text(pins, encoding="utf-8")
+    pinned = {
+        "wheels": wheels(directory / "requirements.txt", directory / "wheels"),
+        "installer": wheels(_PACKAGE / "installer.txt", directory / "installer"),
+    }
+    more = shop_files(shop, pinned["wheels"]) if shop else {}
+    files = {**contents(_PACKAGE, pinned), **{name: file.read_bytes() for name, file in more.items()}}
+    return build({**files, "requirements.txt": pins.encode()})
+
+
 def main(argv: list[str]) -> int:
     """Write the artifact to the one path given."""
     parser = argparse.ArgumentParser(
@@ -72,17 +143,21 @@ def main(argv: list[str]) -> int:
         "bytes.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the zip to write, such as dist/dispatch.zip")
-    target: Path = parser.parse_args(argv).file
-    with tempfile.TemporaryDirectory() as directory:
-        try:
-            pinned = {
-                "wheels": wheels(_PACKAGE / "requirements.txt", Path(directory, "wheels")),
-                "installer": wheels(_PACKAGE / "installer.txt", Path(directory, "installer")),
-            }
-        except subprocess.CalledProcessError as error:
-            print(f"pip could not get the pinned wheels (exit code {error.returncode})", file=sys.stderr)
-            return 1
-        content = build(contents(_PACKAGE, pinned))
+    parser.add_argument("--with", dest="shop", type=Path, metavar="DIR", help="a package of the shop's, with its hook")
+    parser.add_argument(
+        "--requirements", type=Path, metavar="FILE", help="what the hook requires, pinned by version and hash"
+    )
+    args = parser.parse_args(argv)
+    target: Path = args.file
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            content = _packed(args.shop, args.requirements, Path(directory))
+    except subprocess.CalledProcessError as error:
+        print(f"pip could not get the pinned wheels (exit code {error.returncode})", file=sys.stderr)
+        return 1
+    except (ShopError, OSError, UnicodeDecodeError) as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.unfinished")
     unfinished.write_bytes(content)

@@ -37,6 +37,8 @@ def check(settings: Settings, host: str) -> tuple[Failure | None, list[str]]:
         conn = pika.BlockingConnection(how)
         _topology(partial(_refused, conn), settings, missing)
         _permissions(partial(_refused, conn), settings)
+        if settings.event_exchange:
+            _events(partial(_refused, conn), settings, settings.event_exchange, missing)
     except ERRORS as error:
         return explain(error, settings, host), missing
     finally:
@@ -83,6 +85,16 @@ def _permissions(refused: Callable[..., bool], settings: Settings) -> None:
     # Both are fine: the message is permitted but no queue takes it, or an alarm delays it, which stops no consumer.
     with contextlib.suppress(exceptions.UnroutableError, exceptions.ConnectionBlockedTimeout):
         refused(0, "basic_publish", "", nowhere, b"", mandatory=True)
+
+
+def _events(refused: Callable[..., bool], settings: Settings, exchange: str, missing: list[str]) -> None:
+    """Find out whether `run` may declare the exchange that orders are announced to, if it must, and publish there."""
+    if refused(404, "exchange_declare", exchange, passive=True):
+        missing.append(exchange)
+        refused(406, "exchange_declare", exchange, "topic", arguments=_NO_EXCHANGE)
+    else:
+        # Unbinding takes the permission to write to the exchange; a message might find a queue.
+        refused(404, "exchange_unbind", exchange, settings.exchange, f"{settings.queue}.nowhere")
 
 
 def _refused(conn: Any, codes: int | tuple[int, ...], request: str, *args: Any, **options: Any) -> bool:

@@ -12,7 +12,6 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from pika import exceptions
@@ -22,11 +21,14 @@ from .acknowledger import Acknowledger
 from .amqp import envelope
 from .amqp.connection import Connection, Delivery
 from .amqp.properties import correlation_id
+from .effects.port import EffectError
+from .effects.workers import Workers
 from .failures import OverflowingError
 from .health import State
 from .ledger import Ledger, Row
 from .logs import fields, log
-from .orders import Order, parse
+from .orderlog import log_orders
+from .orders import parse
 from .outbox import Connect, Outbox, Parcel
 from .settings import Settings
 from .suspects import REASON, Suspects
@@ -34,13 +36,10 @@ from .tracing import Tracer
 
 BATCH = 1000  # orders per commit; smaller commits rewrite more of the id index, larger ones hardly less
 LINGER = 0.004  # seconds an order waits for others to share its commit
-HOOK_SLICE = 0.1  # seconds spent calling the hook before the network gets its turn
-HOOK_TRIES = 3  # in a row, before an order goes to a retry queue
 HELD_OCTETS = 64 << 20  # of bodies at hand; the prefetch counts messages, and large ones could fill the memory
 AHEAD = 200_000  # tags remembered behind a delivery that isn't done; beyond that a new connection starts afresh
-LOG_OCTETS = 47_000  # for the orders of a log line, which keeps it below journald's LineMax= of 48 KiB
 
-Hook = Callable[[Order], object]
+Entry = tuple[Row, Delivery]  # an order that has been checked
 
 
 class Consumer:
@@ -48,19 +47,23 @@ class Consumer:
 
     def __init__(
         self, conn: Connection, host: str, settings: Settings, ledger: Ledger, state: State,
-        hook: Hook | None, tracer: Tracer | None, lost: Callable[[Exception], None], connect: Connect,
-        suspects: Suspects,
+        workers: Workers | None, tracer: Tracer | None, lost: Callable[[Exception], None], connect: Connect,
+        suspects: Suspects, recorded: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
-        """Start on `conn`. `lost` is called when this consumer can't go on; `connect` opens the outbox's connection."""
+        """Start on `conn`. `lost` is called when this consumer can't go on; `connect` opens the outbox's connection.
+
+        `recorded` is called after each commit.
+        """
         self._conn, self._settings, self._ledger, self._state = conn, settings, ledger, state
-        self._hook, self._tracer, self._lost = hook, tracer, lost
-        self._suspects = suspects
+        self._workers, self._tracer, self._lost = workers, tracer, lost
+        self._suspects, self._recorded = suspects, recorded
         self._channel: Any = None
         self._consuming = self._closed = False
         self._acknowledger: Acknowledger  # from the moment the channel is open
         self._waiting: deque[Delivery] = deque()
-        self._ready: list[tuple[Row, Delivery]] = []  # checked, but not recorded yet
-        self._prepared: set[str] = set()  # ids of the ready orders that the hook has taken
+        self._performing: dict[str, list[Entry]] = {}  # by the order's id, what waits for its effect
+        self._ready: list[Entry] = []  # checked, but not recorded yet
+        self._performed: set[str] = set()  # ids of the ready orders whose effect has come about
         self._last = 0  # the highest tag delivered
         self._octets = 0  # of the bodies at hand, which are neither recorded nor put aside
         self._scheduled = False
@@ -74,7 +77,7 @@ class Consumer:
     def close(self) -> None:
         """Drop everything at hand: the connection is gone, or about to go."""
         self._closed = True
-        self._waiting.clear()
+        self._drop_waiting()
         self._ready.clear()
         self._outbox.abort()
         for part in ("ledger", "outbox"):
@@ -89,6 +92,8 @@ class Consumer:
 
         def cancelled(_: object) -> None:
             # Only now is nothing more on its way here: the broker sends deliveries until it answers.
+            if self._workers:
+                self._drop_waiting()  # their turn may come late: the broker delivers them again
             if self._held:
                 finish()
             else:
@@ -99,6 +104,12 @@ class Consumer:
             self._channel.basic_cancel("dispatch", callback=cancelled)
         else:
             finish()
+
+    def _drop_waiting(self) -> None:
+        """Drop the orders that nobody works on."""
+        self._waiting.clear()
+        for order_id in self._workers.clear() if self._workers else ():
+            self._performing.pop(order_id, None)
 
     # -- deliveries -------------------------------------------------------------------
 
@@ -141,7 +152,7 @@ class Consumer:
             return
         if not self._scheduled:
             self._schedule(LINGER)
-        elif len(waiting) >= BATCH and not self._hook:
+        elif len(waiting) >= BATCH:
             self._work()
 
     def _schedule(self, delay: float) -> None:
@@ -162,7 +173,6 @@ class Consumer:
             if not self._scheduled:
                 self._schedule(wait)
             return
-        self._count()  # the hook may take long, and `dispatch drain` has to know of the order that it has
         try:
             self._check()
             if self._ready:
@@ -174,16 +184,16 @@ class Consumer:
         self._count()
         if (self._waiting or self._ready) and not self._scheduled:
             self._schedule(0)
-        if self._drained and (self._held or not (self._waiting or self._ready or len(self._outbox))):
+        at_hand = self._waiting or self._performing or self._ready or len(self._outbox)
+        if self._drained and (self._held or not at_hand):
             done, self._drained = self._drained, None
             done()
 
     def _check(self) -> None:
         """Turn waiting deliveries into rows. Raises sqlite3.Error; the delivery in question then goes on waiting."""
         waiting, ready, state, longest = self._waiting, self._ready, self._state, self._settings.max_body
-        prepare = self._prepare if self._hook or self._tracer else None
-        until = time.monotonic() + HOOK_SLICE
-        while waiting and len(ready) < BATCH:
+        begin = self._begin if self._workers or self._tracer else None
+        for _ in range(min(len(waiting), BATCH - len(ready))):
             _, redelivered, _, raw, body = delivery = waiting[0]
             if envelope.MARK in raw:
                 raw, body, _ = envelope.unwrap(raw, body)
@@ -194,32 +204,46 @@ class Consumer:
             except Exception as error:  # whatever parsing raises, this body is the cause
                 self._bury(delivery, getattr(error, "reason", "unreadable"), error)
             else:
-                if prepare is None or prepare(order, raw, delivery):
-                    ready.append(((*order[:4], correlation_id(raw), redelivered), delivery))
+                entry = (*order[:4], correlation_id(raw), redelivered), delivery
+                if begin is None or begin(entry, raw, body):
+                    ready.append(entry)
             waiting.popleft()
             if redelivered:
                 self._suspects.leave()
             state.received += 1
             state.redelivered += redelivered
-            if prepare and time.monotonic() > until:
-                break
 
-    def _prepare(self, order: Order, raw: bytes, delivery: Delivery) -> bool:
-        """Call the hook with the order, within a span; return whether it can be recorded. Raises sqlite3.Error."""
-        if order.id in self._prepared or self._ledger.known(order.id):
+    def _begin(self, entry: Entry, raw: bytes, body: bytes) -> bool:
+        """Begin an order's effect, or else its span; return whether it can be recorded now. Raises sqlite3.Error."""
+        order_id = entry[0][0]
+        if others := self._performing.get(order_id):
+            others.append(entry)  # it shares the outcome
+            return False
+        if order_id in self._performed or self._ledger.known(order_id):
             return True  # the ledger will report it as a duplicate
-        for attempt in range(1, HOOK_TRIES + 1):
-            try:
-                with self._tracer(order.id, raw) if self._tracer else nullcontext():
-                    if self._hook:
-                        self._hook(order)
-            except BaseException as error:  # the hook is foreign code and may raise anything, even CancelledError
-                if attempt == HOOK_TRIES:
-                    self._defer(delivery, order.id, error)
-            else:
-                self._prepared.add(order.id)
-                return True
-        return False
+        if self._workers:
+            self._performing[order_id] = [entry]
+            self._workers.submit(order_id, raw, body, self._on_performed)
+            return False
+        if self._tracer:
+            with self._tracer(order_id, raw):
+                self._performed.add(order_id)
+        return True
+
+    def _on_performed(self, results: list[tuple[str, EffectError | None]]) -> None:
+        """Record the orders whose effect has come about, and put aside those at fault."""
+        if self._closed:
+            return  # their deliveries are gone, and will come again
+        for order_id, error in results:
+            entries = self._performing.pop(order_id)
+            if error is None:
+                self._performed.add(order_id)
+                self._ready += entries
+            elif not error.away:  # one that was held is left to the broker when the service stops
+                for _, delivery in entries:
+                    self._defer(delivery, order_id, error)
+        if not self._scheduled:
+            self._schedule(LINGER)
 
     def _commit(self) -> None:
         """Make the ready orders durable, then acknowledge them. Raises sqlite3.Error; all of them then stay ready."""
@@ -227,7 +251,9 @@ class Consumer:
         rows = [row for row, _ in ready]
         duplicates = self._ledger.record(rows)
         self._ready = []
-        self._prepared.clear()
+        self._performed.clear()
+        if self._recorded:
+            self._recorded()
         if self._held:
             self._held = 0.0
             state.set("ledger", None)
@@ -237,10 +263,10 @@ class Consumer:
         state.dispatched += len(rows) - len(duplicates)
         state.duplicates += len(duplicates)
         state.batch.observe(len(rows))
-        _report("dispatched before, acknowledged again", [rows[index] for index in duplicates])
+        log_orders("dispatched before, acknowledged again", [rows[index] for index in duplicates])
         for index in reversed(duplicates):
             del rows[index]
-        _report("dispatched", rows)
+        log_orders("dispatched", rows)
 
     def _hold(self, error: sqlite3.Error) -> None:
         """Hold all orders, unacknowledged, while this host can't write its ledger: none of them is at fault.
@@ -274,13 +300,13 @@ class Consumer:
     def _bury(self, delivery: Delivery, reason: str, error: BaseException, order_id: str | None = None) -> None:
         self._post(delivery, topology.dead_queue(self._settings), reason, error, order_id)
 
-    def _defer(self, delivery: Delivery, order_id: str, error: BaseException) -> None:
+    def _defer(self, delivery: Delivery, order_id: str, error: EffectError) -> None:
         """Put an order into the next retry queue, or among the dead letters after the last one."""
         failures = deadletters.attempts(envelope.unwrap(*delivery[3:])[2])
-        if failures < len(topology.RETRY_DELAYS):
-            self._post(delivery, topology.retry_queue(self._settings, failures), "hook-failed", error, order_id)
+        if failures < len(self._settings.retry_delays):
+            self._post(delivery, topology.retry_queue(self._settings, failures), error.reason, error, order_id)
         else:
-            self._bury(delivery, "hook-failed", error, order_id)
+            self._bury(delivery, error.reason, error, order_id)
 
     def _post(self, delivery: Delivery, queue: str, reason: str, error: BaseException, order_id: str | None) -> None:
         tag, _, origin, raw, body = delivery
@@ -303,28 +329,3 @@ class Consumer:
                 self._work()
 
         self._outbox.send(Parcel(queue, raw, body, notes, done))
-
-
-def _report(what: str, rows: list[Row]) -> None:
-    """Log orders, many to a line: with a line each, journald's rate limit would drop some."""
-    start = octets = 0
-    for index, row in enumerate(rows):
-        # Their names, quotes and commas take less than 40 octets.
-        size = 40 + _octets(row[0]) + (_octets(row[4]) if row[4] else 0)
-        if octets + size > LOG_OCTETS:
-            _log_orders(what, rows[start:index])
-            start, octets = index, 0
-        octets += size
-    if rows:
-        _log_orders(what, rows[start:])
-
-
-def _octets(text: str) -> int:
-    """Return how many octets a text takes in JSON, at most."""
-    return len(text) * (2 if text.isascii() and text.isprintable() else 12)
-
-
-def _log_orders(what: str, rows: list[Row]) -> None:
-    orders = [{"id": row[0], "correlation_id": row[4]} if row[4] else {"id": row[0]} for row in rows]
-    redelivered = sum(row[5] for row in rows) or None
-    log.info(what, extra=fields(count=len(rows), redelivered=redelivered, orders=orders))

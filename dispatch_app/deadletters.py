@@ -33,8 +33,8 @@ def annotate(
     notes = {
         "id": uuid.uuid4().hex,
         "reason": reason,
-        "exception-type": type(error).__name__,
-        "exception-message": _said(error),
+        "exception-type": getattr(error, "kind", type(error).__name__),
+        "exception-message": str(error),
         "first-seen": before.get("first-seen", _now()),
         "exchange": before.get("exchange", origin[1:key_at].decode("utf-8", "replace")),
         "routing-key": before.get("routing-key", origin[key_at + 1 :].decode("utf-8", "replace")),
@@ -43,14 +43,6 @@ def annotate(
     }
     # Some come from the message, where they may be anything; as bounded text they fit into a header.
     return {**{name: envelope.text(note) for name, note in notes.items()}, "attempt": attempts(before) + 1}
-
-
-def _said(error: BaseException) -> str:
-    """Return an exception's text; a hook's exception may fail to give one, which must not stop the consumer."""
-    try:
-        return str(error)
-    except Exception as second:  # whatever it raises
-        return f"(its text can't be made: {type(second).__name__})"
 
 
 def _now() -> str:

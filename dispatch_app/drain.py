@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pika
@@ -18,7 +19,7 @@ from pika import exceptions
 from . import status, topology
 from .doctor.commands import run
 from .doctor.table import NAME
-from .settings import Settings
+from .settings import RETRY_DELAYS, Settings
 
 QUIET = 3.0  # seconds without an order
 UNANSWERED = 15.0  # seconds after which a service that does not answer is given up
@@ -38,13 +39,16 @@ def drain(
     on this host has and has not acknowledged: `in_hand` returns their number, or None where it can't be had now.
     Raises UncountableError, and pika's exceptions.
     """
+    # Where the delays have been changed, orders may still wait in the queues of the default ones.
+    delays = (*settings.retry_delays, *RETRY_DELAYS)
+    retry_queues = topology.retry_queues(replace(settings, retry_delays=delays))
     conn: Any = pika.BlockingConnection(parameters)
     try:
         now = empty_since = answered = started = time.monotonic()
         said = ""
         while True:
             # Retry queues come first: an order that one of them gives back meanwhile then counts in the order queue.
-            retrying = sum(_ready(conn, name)[0] for name in topology.retry_queues(settings))
+            retrying = sum(_ready(conn, name)[0] for name in retry_queues)
             ready, consumers = _ready(conn, settings.queue)
             # Even where nobody consumes: a service that is stopping has orders in hand, and consumes no more.
             held = in_hand()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import platform
+import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .ledger import Backlog, LedgerError
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -39,12 +42,18 @@ class State:
 
     def __init__(self) -> None:
         self.reasons = {"broker": "not connected yet"}
+        self.held: tuple[str, float] | None = None  # why orders wait for their effect, and since which time.monotonic()
         self.unserved: str | None = None  # why nobody can ask by HTTP now
         self.beat = time.monotonic()
         self.received = self.dispatched = self.duplicates = self.redelivered = 0
         self.connections = self.losses = self.in_flight = 0
+        self.announced = 0
+        self.event_obstacle: str | None = None  # one of outbox.OBSTACLES, while orders can't be announced for it
+        self.backlog: Callable[[], Backlog] | None = None  # where orders are announced
         self.retried: Counter[str] = Counter()
         self.dead: Counter[str] = Counter()
+        self.effects: Counter[tuple[str, str]] = Counter()  # by effect and outcome; empty where there is no effect
+        self.effect_seconds = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
         self.batch = Histogram(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
         self.ack = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
 
@@ -73,6 +82,19 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
     def histogram(name: str, text: str, value: Histogram) -> Metric:
         return core.HistogramMetricFamily(f"dispatch_{name}", text, list(value.counts.items()), value.sum)
 
+    def events(backlog: Callable[[], Backlog]) -> Iterator[Metric]:
+        from .outbox import OBSTACLES
+
+        yield counter("events_announced", "Orders announced", state.announced)
+        obstacle = core.GaugeMetricFamily("dispatch_events_obstacle", "1 for what is in the way now", labels=["reason"])
+        for reason in OBSTACLES:
+            obstacle.add_metric([reason], reason == state.event_obstacle)
+        yield obstacle
+        with suppress(LedgerError, sqlite3.Error):  # nobody knows the figures while the ledger can't be read
+            orders, seconds = backlog()
+            yield gauge("events_pending", "Orders that are not announced yet", orders)
+            yield gauge("events_oldest_seconds", "For how long the oldest of them has waited", seconds)
+
     class Metrics:
         def collect(self) -> Iterator[Metric]:
             yield counter("orders_received", "Deliveries checked", state.received)
@@ -84,10 +106,23 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
             yield gauge("orders_in_flight", "Deliveries not acknowledged", state.in_flight)
             yield histogram("batch_orders", "Orders per commit", state.batch)
             yield histogram("ack_seconds", "From the oldest of some deliveries to their acknowledgement", state.ack)
+            if state.effects:
+                family = core.CounterMetricFamily(
+                    "dispatch_effects", "Effects of orders that were tried", labels=["effect", "outcome"]
+                )
+                for labels, count in sorted(state.effects.copy().items()):
+                    family.add_metric(labels, count)
+                yield family
+                since = state.held[1] if state.held else time.monotonic()
+                text = "For how long orders have been held because the other side of their effect is away"
+                yield gauge("effect_held_seconds", text, time.monotonic() - since)
+                yield histogram("effect_seconds", "From the begin to the end of an effect", state.effect_seconds)
             yield counter("connections", "Connections opened", state.connections)
             yield counter("connection_losses", "Connections lost or refused", state.losses)
             yield gauge("ready", "1 while consuming", not state.reasons)
             yield gauge("ledger_bytes", "Ledger and its log on disk", ledger_bytes)
+            if state.backlog:
+                yield from events(state.backlog)
             build = {"version": __version__, "python": platform.python_version()}
             yield core.InfoMetricFamily("dispatch_build", "This build", build)
 

@@ -3,6 +3,9 @@
 In WAL mode with synchronous=FULL every commit syncs the log, so an order once recorded survives a
 power cut (sqlite.org/pragma.html), and readers never wait. The order id is the key: recording an
 order a second time changes nothing and is reported.
+
+Where orders are to be announced, the table `unannounced` holds those that have not been yet. An order comes into both
+tables by one commit. Releases that know nothing of that table leave it alone, and work.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 # id, user, total, items, correlation id, redelivered (0 or 1)
@@ -32,6 +35,21 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS orders (
 _INSERT = """INSERT INTO orders (id, user, total, items, correlation_id, redelivered, dispatched_at)
   VALUES (?, ?, ?, ?, ?, ?, {now}) ON CONFLICT (id) DO NOTHING"""
 
+_UNANNOUNCED = "CREATE TABLE IF NOT EXISTS unannounced (seq INTEGER PRIMARY KEY) -- of `orders`"
+# A release that does not know the table may have forgotten such an order, and given its number to another one.
+_ORPHANS = "DELETE FROM unannounced WHERE seq NOT IN (SELECT seq FROM orders)"
+_TO_ANNOUNCE = "INSERT OR IGNORE INTO unannounced SELECT seq FROM orders WHERE seq > ?"
+_HAS_UNANNOUNCED = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'unannounced'"
+
+
+class Unannounced(NamedTuple):
+    """An order that is dispatched and has not been announced yet."""
+
+    seq: int
+    id: str
+    correlation_id: str | None
+    dispatched_at: int  # milliseconds since 1970, UTC
+
 
 class LedgerError(Exception):
     """The ledger can't be used; the text says why and what to do."""
@@ -49,12 +67,22 @@ class ClockError(Exception):
     """By this clock all orders would be past their retention, though it may just be wrong."""
 
 
+class Backlog(NamedTuple):
+    """How many orders wait to be announced, and for how many seconds the first of them has."""
+
+    orders: int
+    seconds: float
+
+
 class Ledger:
     """The one writer of a ledger file."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file or create it, and check it. Raises LedgerError."""
-        self._path = path
+    def __init__(self, path: Path, announcing: bool = False) -> None:
+        """Open the file or create it, and check it; where `announcing`, each new order is one to be announced.
+
+        Raises LedgerError.
+        """
+        self._path, self._announcing = path, announcing
         self.directory = path.parent
         self._db = _open(path, "rwc")
         try:
@@ -68,6 +96,11 @@ class Ledger:
             if problem != "ok":
                 raise sqlite3.DatabaseError(problem)
             self._db.execute(_SCHEMA)
+            if announcing:
+                self._db.execute(_UNANNOUNCED)
+                self._db.execute(_ORPHANS)
+            # Orders that still have to be announced are kept even while nothing announces them.
+            self._keeps = bool(self._db.execute(_HAS_UNANNOUNCED).fetchone()[0])
             # A killed process may have written to the log without syncing it, and that is read as if durable: sync it.
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
             newest = self._db.execute("SELECT dispatched_at FROM orders ORDER BY seq DESC LIMIT 1").fetchone()
@@ -90,6 +123,8 @@ class Ledger:
             fresh: set[str] | None = None
             if db.executemany(_INSERT.format(now=time.time_ns() // 1_000_000), rows).rowcount < len(rows):
                 fresh = {row[0] for row in db.execute("SELECT id FROM orders WHERE seq > ?", (last,))}
+            if self._announcing:
+                db.execute(_TO_ANNOUNCE, (last,))
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -107,10 +142,40 @@ class Ledger:
         """Return whether an order has been dispatched. Raises sqlite3.Error."""
         return self._db.execute("SELECT 1 FROM orders WHERE id = ?", (order_id,)).fetchone() is not None
 
+    def unannounced(self, limit: int, after: int = 0) -> list[Unannounced]:
+        """Return orders with a number above `after` that have not been announced yet, the first ones first.
+
+        Raises sqlite3.Error.
+        """
+        columns = "seq, id, correlation_id, dispatched_at"
+        query = f"SELECT {columns} FROM unannounced JOIN orders USING (seq) WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - all parts are ours
+        return [Unannounced(*row) for row in self._db.execute(query, (after, limit))]
+
+    def announced(self, orders: Sequence[int]) -> None:
+        """Note in one transaction that the orders with these numbers have been announced. Raises sqlite3.Error."""
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("DELETE FROM unannounced WHERE seq = ?", ((seq,) for seq in orders))
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def backlog(self) -> Backlog:
+        """Return what waits to be announced; any thread may ask. Raises LedgerError and sqlite3.Error."""
+        with closing(_open(self._path, "ro")) as db:
+            (waiting,) = db.execute("SELECT count(*) FROM unannounced").fetchone()
+            query = "SELECT dispatched_at FROM unannounced JOIN orders USING (seq) ORDER BY seq LIMIT 1"
+            oldest = db.execute(query).fetchone()
+        return Backlog(waiting, max(0.0, time.time() - oldest[0] / 1000) if oldest else 0.0)
+
     def forget(self, days: int, limit: int = 5000) -> int:
         """Delete orders older than `days`, at most `limit` of the next 10 * `limit`; return how many.
 
-        Calls go through the ledger in turns. Raises ClockError if the clock can't be right, and sqlite3.Error.
+        Calls go through the ledger in turns. An order that has still to be announced is kept. Raises ClockError if the
+        clock can't be right, and sqlite3.Error.
         """
         now = time.time() * 1000
         if now > self._opened[0] + (time.monotonic() - self._opened[1] + days * 86400) * 1000:
@@ -119,7 +184,8 @@ class Ledger:
         # No index leads to the old ones: keeping one up to date would make each order slower.
         window = "SELECT seq, dispatched_at FROM orders WHERE seq > ? ORDER BY seq LIMIT ?"
         last = self._db.execute(f"SELECT count(*), max(seq) FROM ({window})", (self._seen, 10 * limit)).fetchone()  # noqa: S608 - both parts are ours
-        query = f"DELETE FROM orders WHERE seq IN (SELECT seq FROM ({window}) WHERE dispatched_at < ? LIMIT ?)"  # noqa: S608 - both parts are ours
+        kept = "AND seq NOT IN (SELECT seq FROM unannounced)" if self._keeps else ""
+        query = f"DELETE FROM orders WHERE seq IN (SELECT seq FROM ({window}) WHERE dispatched_at < ? {kept} LIMIT ?)"  # noqa: S608 - all parts are ours
         forgotten = self._db.execute(query, (self._seen, 10 * limit, now - days * 86_400_000, limit)).rowcount
         if forgotten < limit:
             self._seen = last[1] if last[0] == 10 * limit else 0

@@ -33,12 +33,15 @@ class Formatter(logging.Formatter):
         return f"<{_PRIORITIES.get(record.levelno, 6)}>{line}" if self._journal else line
 
 
-def setup() -> None:
-    """Log to standard error. pika's own log is off: this service logs its failures, with their causes."""
+def setup(level: str) -> None:
+    """Log to standard error what is at least as grave as `level`.
+
+    pika's own log is off: this service logs its failures, with their causes.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter(sys.stderr.isatty(), "JOURNAL_STREAM" in os.environ))
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(level.upper())
     log.propagate = False
     logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
 

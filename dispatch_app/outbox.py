@@ -1,4 +1,4 @@
-"""Puts orders into the retry and dead-letter queues; an order is there once the broker has confirmed it.
+"""Publishes what must not get lost: orders for the retry and dead-letter queues, and announcements of orders.
 
 A publisher confirm for a message published as mandatory means that a queue has taken it (RabbitMQ
 docs, Consumer Acknowledgements and Publisher Confirms).
@@ -23,12 +23,17 @@ from .settings import Settings
 
 # Opens a connection; the arguments are called when it is open and when it is lost. Raises OSError.
 Connect = Callable[[Callable[[Any], None], Callable[[Any, Exception], None]], Any]
+# What may be in the way of a parcel, besides a broker that is away, or takes nothing for now.
+OBSTACLES = BROKER, EXCHANGE, PERMISSION, UNROUTABLE = ("broker", "exchange", "permission", "unroutable")
 _IN_FLIGHT = 200  # unconfirmed messages at a time, so that a flood takes little memory, here and in RabbitMQ
 
 
 @dataclass
 class Parcel:
-    """One message on its way to `queue`; `done` is called once it is durable there."""
+    """One message on its way to `queue`; `done` is called once it is durable there.
+
+    Without an exchange it goes to the queue of that name, else to the queues that are bound with `queue` as their key.
+    """
 
     queue: str
     raw: bytes
@@ -38,6 +43,17 @@ class Parcel:
     way: int = envelope.IN_PLACE
     sent: bytes = b""
     returned: bool = False
+    exchange: str = ""
+
+    def pack(self, frame_max: int) -> bytes:
+        """Set `sent`, the property list to send; return the body."""
+        self.sent, body = envelope.wrap(self.raw, self.body, self.notes, self.way, frame_max)
+        return body
+
+    @property
+    def aim(self) -> str:
+        """What is to become of the order."""
+        return f"put in {self.queue}"
 
 
 class Outbox:
@@ -49,12 +65,16 @@ class Outbox:
     """
 
     def __init__(
-        self, connect: Connect, settings: Settings, host: str, ioloop: Any, trouble: Callable[[str | None], None]
-    ) -> None:
-        """Publish on the connection that `connect` opens; `trouble` is called with why parcels wait, or None."""
+        self, connect: Connect, settings: Settings, host: str, ioloop: Any, trouble: Callable[[str | None], None],
+        declare: Callable[[Settings], Any] = topology.Declaration, in_flight: int = _IN_FLIGHT,
+    ) -> None:  # fmt: skip
+        """Publish on the connection that `connect` opens; `trouble` is called with why parcels wait, or None.
+
+        `declare` makes what declares the place that parcels go to; at most `in_flight` of them are unconfirmed.
+        """
         self._connect, self._settings, self._host, self._ioloop = connect, settings, host, ioloop
-        self._trouble = trouble
-        self._declaration = topology.Declaration(settings)
+        self._trouble, self._declare, self._in_flight = trouble, declare, in_flight
+        self._declaration = declare(settings)
         self._conn: Any = None
         self._channel: Any = None
         self._sequence = 0  # number of the last publish on this channel; confirms count from 1
@@ -64,6 +84,7 @@ class Outbox:
         self._pausing = False
         # Set when nothing more shall be sent, and called when the connection is gone.
         self._closed: Callable[[], None] | None = None
+        self.obstacle = BROKER  # one of OBSTACLES: what was last in the way
 
     def __len__(self) -> int:
         """Return the number of parcels that are not durable yet."""
@@ -112,8 +133,8 @@ class Outbox:
         conn.channel(on_open_callback=self._on_open)
 
     def _on_blocked(self, _conn: Any, frame: Any) -> None:
-        reason = f"the broker takes no messages ({frame.method.reason})"
-        log.warning("%s: %d orders wait to be put aside; free its memory or disk", reason, len(self))
+        reason, self.obstacle = f"the broker takes no messages ({frame.method.reason})", BROKER
+        log.warning("%s: %d orders wait to be put aside or announced; free its memory or disk", reason, len(self))
         self._trouble(reason)
 
     def _on_lost(self, _conn: Any, error: Exception) -> None:
@@ -128,7 +149,7 @@ class Outbox:
     def _on_open(self, channel: Any) -> None:
         channel.add_on_return_callback(partial(self._of, self._on_return))
         channel.add_on_close_callback(self._on_close)
-        if self._delay:
+        if self._delay or self._declaration.at_first:
             self._declaration.send(channel)
         confirmed = partial(self._of, self._on_confirm, channel)
         channel.confirm_delivery(confirmed, callback=lambda _: self._on_ready(channel))
@@ -143,14 +164,14 @@ class Outbox:
         self._pump()
 
     def _pump(self) -> None:
-        while self._channel and self._channel.is_open and self._waiting and len(self._flying) < _IN_FLIGHT:
+        while self._channel and self._channel.is_open and self._waiting and len(self._flying) < self._in_flight:
             parcel = self._waiting.popleft()
-            frame_max = self._conn.params.frame_max
-            parcel.sent, body = envelope.wrap(parcel.raw, parcel.body, parcel.notes, parcel.way, frame_max)
+            body = parcel.pack(self._conn.params.frame_max)
             parcel.returned = False
             self._sequence += 1
             self._flying[self._sequence] = parcel
-            self._channel.basic_publish("", parcel.queue, body, RawProperties(parcel.sent), mandatory=True)
+            props = RawProperties(parcel.sent)
+            self._channel.basic_publish(parcel.exchange, parcel.queue, body, props, mandatory=True)
 
     def _on_return(self, _method: Any, props: RawProperties, _body: bytes) -> None:
         # A return comes before the confirm of the same message, but has no sequence number.
@@ -171,21 +192,26 @@ class Outbox:
                 self._trouble(None)
                 parcel.done()
         if refused:
+            unroutable = all(parcel.returned for parcel in refused)
             self._waiting.extend(refused)
-            self._pause("the broker takes no message for it (deleted, or full by policy)")
+            cause = "the broker takes no message for it (deleted, or full by policy)"
+            if unroutable and refused[0].exchange:
+                cause = f"no queue is bound there with the key {refused[0].queue}"
+            self._pause(cause, UNROUTABLE if unroutable else BROKER)
         self._pump()
 
-    def _pause(self, cause: str) -> None:
+    def _pause(self, cause: str, obstacle: str = BROKER) -> None:
         """Try again after a growing delay, on a new channel, where the queues are declared again."""
         if self._pausing:
             return
         self._pausing = True
-        self._declaration = topology.Declaration(self._settings)
+        self._declaration = self._declare(self._settings)
         channel, self._channel = self._channel, None
         self._waiting.extendleft(reversed(self._flying.values()))
         self._flying.clear()
         self._delay = min(30.0, self._delay * 2 or 1.0)
-        reason = f"{len(self)} orders can't be put in {self._waiting[0].queue}: {cause}" if self._waiting else cause
+        self.obstacle = obstacle
+        reason = f"{len(self)} orders can't be {self._waiting[0].aim}: {cause}" if self._waiting else cause
         log.error("%s; trying again in %.0f s", reason, self._delay)
         self._trouble(reason)
         if channel and channel.is_open:
@@ -216,4 +242,5 @@ class Outbox:
                 return
             # What goes out before it is confirmed, though the broker closes the channel again for this one.
             self._flying = dict(sorted(self._flying.items(), key=lambda entry: entry[1] is suspects[0]))
-        self._pause(explain(error, self._settings, self._host).cause)
+        obstacle = {403: PERMISSION, 404: EXCHANGE}.get(getattr(error, "reply_code", 0), BROKER)
+        self._pause(explain(error, self._settings, self._host).cause, obstacle)

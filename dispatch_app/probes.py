@@ -1,5 +1,7 @@
 """Answers to whoever asks how the service is: `/livez`, `/readyz` and `/metrics`, by HTTP.
 
+`/health` and `/ready` are other names of the first two, for probes that are written for other services.
+
 Anybody who reaches the address may ask, or do worse, and consuming must not suffer from it: an address
 that can't be used now is tried again, and what connections cost is bounded.
 """
@@ -151,10 +153,13 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.server.state
         age, reasons, path = time.monotonic() - state.beat, state.reasons.values(), self.path.partition("?")[0]
         status, body = 404, b"see /livez, /readyz and /metrics\n"
-        if path == "/livez":
+        if path in ("/livez", "/health"):
             status, body = 200 if age < health.STUCK else 503, f"work loop seen {age:.1f} s ago\n".encode()
-        elif path == "/readyz":
-            status, body = 503 if reasons else 200, ("\n".join(reasons) or "consuming").encode() + b"\n"
+        elif path in ("/readyz", "/ready"):
+            status, body = (
+                503 if reasons else 200,
+                ("\n".join(reasons) or (state.held or ("consuming",))[0]).encode() + b"\n",
+            )
         elif path == "/metrics":
             status, body = 200, health.exposition(state, self.server.ledger_bytes())
         self._begin(status, body)

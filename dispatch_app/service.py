@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import random
 import signal
 import socket
@@ -19,11 +18,15 @@ from . import health, probes, tracing
 from .amqp import properties
 from .amqp.connection import Connection, parameters
 from .amqp.resolver import Services
-from .consumer import Consumer, Hook
+from .consumer import Consumer
+from .effects.announcer import Announcer
+from .effects.port import Effect
+from .effects.rate import Rate
+from .effects.workers import Workers
 from .failures import OverflowingError, explain
 from .ledger import ClockError, Ledger
 from .logs import fields, log
-from .settings import Settings, SettingsError
+from .settings import Settings
 from .suspects import Suspects
 from .systemd import Notifier
 
@@ -34,30 +37,24 @@ CLOSE_SECONDS = 10.0  # to close a connection properly
 FORGET_PERIOD = 600.0  # seconds between two searches for orders past their retention
 
 
-def load_hook(name: str | None) -> Hook | None:
-    """Import `module:function`. Raises SettingsError."""
-    if name is None:
-        return None
-    module, _, function = name.partition(":")
-    try:
-        hook: Hook = getattr(importlib.import_module(module), function)
-    except Exception as error:  # importing a module may run any code
-        raise SettingsError([f"DISPATCH_HOOK {name} can't be imported ({error!r}); correct or unset it"]) from error
-    return hook
-
-
 class Service:
     """The work of one process: a loop, a ledger, and one connection after another."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, hook: Hook | None) -> None:
-        self._settings, self._ledger, self._hook = settings, ledger, hook
+    def __init__(self, settings: Settings, ledger: Ledger, effect: Effect | None) -> None:
+        self._settings, self._ledger = settings, ledger
         self._tracer = tracing.tracer()
         self._suspects = Suspects(ledger.directory)
         self._state = health.State()
+        if settings.event_exchange:
+            self._state.backlog = ledger.backlog
         self._notifier = Notifier()
         self._loop: Any = IOLoop()
+        wake = self._loop.add_callback_threadsafe
+        rate = Rate(settings.rate) if settings.rate else None
+        self._workers = Workers(effect, self._state, wake, self._tracer, rate) if effect else None
         self._conn: Any = None
         self._consumer: Consumer | None = None
+        self._announcer: Announcer | None = None
         self._failures = 0  # attempts since this service last consumed
         self._given_up = False  # this side has decided to close the connection
         self._delay = 0.0  # seconds, before the next attempt
@@ -75,6 +72,8 @@ class Service:
         self._tick()
         self._connect()
         self._loop.start()
+        if self._workers:
+            self._workers.close()
         self._ledger.close()
         log.info("stopped", extra=fields(dispatched=self._state.dispatched))
         return 0
@@ -108,9 +107,15 @@ class Service:
     def _on_open(self, conn: Any) -> None:
         log.info("connected to %s", self._settings.url(self._host()))
         self._state.connections += 1
+        if self._settings.event_exchange:
+            opening = partial(self._open, "dispatch-events")
+            self._announcer = Announcer(
+                opening, self._settings, self._host(), conn.ioloop, self._ledger, self._state
+            )  # fmt: skip
         self._consumer = Consumer(
             conn, self._host(), replace(self._settings, prefetch=self._prefetch), self._ledger, self._state,
-            self._hook, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
+            self._workers, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
+            self._announcer.wake if self._announcer else None,
         )  # fmt: skip
         self._loop.call_later(SETUP_SECONDS, partial(self._see_consuming, conn))
 
@@ -126,15 +131,13 @@ class Service:
         self._given_up = True
         if not self._stopping:
             self._note_loss(error)
-        if self._consumer:
-            self._consumer.close()
+        self._drop_work()
         conn.close()
         self._loop.call_later(CLOSE_SECONDS, lambda: conn.is_closed or conn.abort(error))
 
     def _on_lost(self, _conn: Any, error: BaseException) -> None:
-        if self._consumer:
-            self._consumer.close()
-        self._conn = self._consumer = None
+        self._drop_work()
+        self._conn = self._consumer = self._announcer = None
         if self._stopping:
             self._loop.stop()
             return
@@ -142,6 +145,11 @@ class Service:
             self._note_loss(error)
         self._given_up = False
         self._loop.call_later(self._delay, self._connect)
+
+    def _drop_work(self) -> None:
+        for worker in (self._consumer, self._announcer):
+            if worker:
+                worker.close()
 
     def _note_loss(self, error: BaseException) -> None:
         """Log why there is no connection, and decide when and how to try again."""
@@ -180,7 +188,7 @@ class Service:
         self._state.set("stopping", "the service is stopping")
         self._loop.call_later(self._settings.stop_seconds, self._loop.stop)
         if self._consumer:
-            self._consumer.drain(self._close)
+            self._consumer.drain(partial(self._announcer.drain, self._close) if self._announcer else self._close)
         else:
             self._loop.stop()
 
@@ -204,6 +212,8 @@ class Service:
             # Type=notify waits for READY=1: an absent broker must not make the start fail, but a hang must.
             news.append("EXTEND_TIMEOUT_USEC=30000000")
         status = reasons[0] if reasons else f"consuming {self._settings.queue}"
+        if self._state.held and not reasons:
+            status = self._state.held[0]
         if self._state.unserved:
             status += f"; {self._state.unserved}"
         if status != self._status and not self._stopping:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 HTTP = "127.0.0.1:9672"  # where /livez, /readyz and /metrics are served by default; the roles ask there, too
 # Octets; far more than any order has. Decoded, a body takes up to 50 times its size, and MemoryMax= is 512 MiB.
 MAX_BODY = 1 << 20
+RETRY_DELAYS = (1, 5, 30, 120, 300)  # seconds
+LOG_LEVELS = ("info", "warning", "error")
 CREDENTIAL = "amqp_password"  # a file in $CREDENTIALS_DIRECTORY (systemd.exec(5), LoadCredential=)
+WEBHOOK_CREDENTIAL = "webhook_secret"
 _ON, _OFF = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
@@ -34,6 +39,18 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Webhook:
+    """Where each order is posted; no repr shows the key, and str() leaves out the query, which may hold a token."""
+
+    url: str
+    key: bytes = field(repr=False)  # for the signature
+    seconds: int  # for one order, from the connection to the end of the answer
+
+    def __str__(self) -> str:
+        return self.url.partition("?")[0]
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the subcommands need to know; no repr shows the password."""
 
@@ -50,6 +67,12 @@ class Settings:
     prefetch: int  # at most this many deliveries not yet acknowledged
     max_body: int  # octets of a body; a larger one is not decoded
     hook: str | None
+    hook_seconds: int  # for one call of the hook
+    webhook: Webhook | None
+    rate: int  # orders per second at most; 0 means as many as there are
+    event_exchange: str | None  # to which each dispatched order is announced
+    retry_delays: tuple[int, ...]  # seconds an order waits before each new try; after the last one it is dead-lettered
+    log_level: str
     retention_days: int  # 0 means for ever
     stop_seconds: int  # to drain and close; systemd's TimeoutStopSec= must be greater
 
@@ -71,13 +94,19 @@ def load(env: Mapping[str, str]) -> Settings:
         password=reader.password(),
         vhost=reader.name("AMQP_VHOST", "/"),
         exchange=reader.name("AMQP_EXCHANGE", "robot-shop"),
-        queue=reader.name("AMQP_QUEUE", "orders", longest=240),  # room for ".retry.300s"
+        queue=reader.name("AMQP_QUEUE", "orders", longest=240),  # room for ".retry.86400s"
         routing_key=reader.name("AMQP_ROUTING_KEY", "orders"),
         tls=tls,
         http=reader.http(),
         prefetch=reader.number("DISPATCH_PREFETCH", 4000, 1, 65535),
         max_body=reader.number("DISPATCH_MAX_BODY", MAX_BODY, 1, 8 << 20),
         hook=reader.hook(),
+        hook_seconds=reader.number("DISPATCH_HOOK_SECONDS", 10, 1, 3600),
+        webhook=reader.webhook(),
+        rate=reader.number("DISPATCH_RATE_PER_SECOND", 0, 0, 100_000),
+        event_exchange=reader.name("DISPATCH_EVENT_EXCHANGE", "") or None,
+        retry_delays=reader.delays(),
+        log_level=reader.log_level(),
         retention_days=reader.number("DISPATCH_RETENTION_DAYS", 0, 0, 36500),
         stop_seconds=reader.number("DISPATCH_STOP_SECONDS", 20, 1, 3600),
     )
@@ -118,6 +147,22 @@ class _Reader:
         self._bad(variable, f"is {value!r}", f"set a whole number from {low} to {high}")
         return default
 
+    def delays(self) -> tuple[int, ...]:
+        value = self._env.get("DISPATCH_RETRY_DELAYS") or ",".join(map(str, RETRY_DELAYS))
+        delays = [delay.strip() for delay in value.split(",")]
+        # A day fits into the name of a queue; a 0 would have a failing order go round and round without a pause.
+        if len(delays) <= 10 and all(re.fullmatch("[1-9][0-9]{0,4}", d) and int(d) <= 86400 for d in delays):
+            return tuple(map(int, delays))
+        remedy = "set one to ten numbers of seconds from 1 to 86400, separated by commas, such as 1,5,30,120,300"
+        self._bad("DISPATCH_RETRY_DELAYS", f"is {value!r}", remedy)
+        return RETRY_DELAYS
+
+    def log_level(self) -> str:
+        value = (self._env.get("DISPATCH_LOG_LEVEL") or "info").lower()
+        if value not in LOG_LEVELS:
+            self._bad("DISPATCH_LOG_LEVEL", f"is {value!r}", f"set one of {', '.join(LOG_LEVELS)}")
+        return value
+
     def hosts(self) -> tuple[str, ...]:
         hosts = tuple(host.strip() for host in self._env.get("AMQP_HOST", "").split(","))
         remedy = "set RabbitMQ's host name or IP address, several with commas in between"
@@ -133,17 +178,22 @@ class _Reader:
         return hosts
 
     def password(self) -> str:
-        password = self._env.get("AMQP_PASS", "")
-        directory = self._env.get("CREDENTIALS_DIRECTORY")
-        remedy = f"set it, or give systemd the credential {CREDENTIAL} (LoadCredential=)"
-        if directory and not password:
-            try:
-                password = Path(directory, CREDENTIAL).read_text(encoding="utf-8").removesuffix("\n")
-            except (OSError, UnicodeDecodeError) as error:
-                remedy += f"; {CREDENTIAL} can't be read: {type(error).__name__}"
+        password, remedy = self._secret("AMQP_PASS", CREDENTIAL)
         if not password:
             self._bad("AMQP_PASS", "is not set", remedy)
         return password
+
+    def _secret(self, variable: str, credential: str) -> tuple[str, str]:
+        """Return the value of a variable or else of a credential, "" for neither, and how either is given."""
+        secret = self._env.get(variable, "")
+        directory = self._env.get("CREDENTIALS_DIRECTORY")
+        remedy = f"set it, or give systemd the credential {credential} (LoadCredential=)"
+        if directory and not secret:
+            try:
+                secret = Path(directory, credential).read_text(encoding="utf-8").removesuffix("\n")
+            except (OSError, UnicodeDecodeError) as error:
+                remedy += f"; {credential} can't be read: {type(error).__name__}"
+        return secret, remedy
 
     def tls(self) -> Tls | None:
         switch = self._env.get("AMQP_TLS", "").lower()
@@ -186,3 +236,53 @@ class _Reader:
         if value and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
             self._bad("DISPATCH_HOOK", f"is {value!r}", "set module:function")
         return value
+
+    def webhook(self) -> Webhook | None:
+        url, variable = self._env.get("DISPATCH_WEBHOOK_URL", ""), "DISPATCH_WEBHOOK_SECRET"
+        seconds = self.number("DISPATCH_WEBHOOK_SECONDS", 10, 1, 300)
+        secret, remedy = self._secret(variable, WEBHOOK_CREDENTIAL)
+        if not url:
+            if secret:
+                self._bad(variable, "is set but DISPATCH_WEBHOOK_URL is not", "set both, or neither")
+            return None
+        if fault := _url_fault(url):
+            self._bad("DISPATCH_WEBHOOK_URL", fault, "set a URL such as https://orders.example.com/dispatched")
+        if self._env.get("DISPATCH_HOOK"):
+            self._bad("DISPATCH_WEBHOOK_URL", "is set, and DISPATCH_HOOK is, too", "unset one: an order has one effect")
+        if not secret:
+            self._bad(variable, "is not set but DISPATCH_WEBHOOK_URL is", remedy)
+            return None
+        key = _key(secret)
+        if not key:
+            self._bad(
+                variable,
+                "is not whsec_ and 24 to 64 octets in base64",
+                'make one: echo "whsec_$(openssl rand -base64 32)"',
+            )
+        return Webhook(url, key, seconds)
+
+
+def _url_fault(url: str) -> str:
+    """Return what keeps a URL from being posted to; "" if nothing does. What may be a secret is not quoted."""
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        return "has characters that no URL may have"
+    try:
+        parts = urlsplit(url)
+        name, port = parts.hostname, parts.port
+    except ValueError as error:
+        return f"is no URL ({error})"
+    if parts.scheme not in ("http", "https") or not name or port == 0:
+        return "is no http or https URL"
+    if parts.username is not None or parts.fragment:
+        return "holds a user, a password or a fragment, which are not sent"
+    return ""
+
+
+def _key(secret: str) -> bytes:
+    """Return the key of a webhook's secret, as Standard Webhooks writes it; nothing for what is no such secret."""
+    prefix, _, encoded = secret.partition("_")
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+    return key if prefix == "whsec" and 24 <= len(key) <= 64 else b""

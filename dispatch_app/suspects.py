@@ -1,4 +1,4 @@
-"""Which orders the process died over: killed for memory, by its watchdog, or by a hook that crashes it.
+"""Which orders the process died over: killed for memory, by its watchdog, or crashed.
 
 RabbitMQ delivers what was in hand at a death again, flagged as redelivered, and the next process would die
 of it, too. So the one redelivered order that is worked on is named in a file, and whoever finds a name there

@@ -18,9 +18,6 @@ from typing import Any, NamedTuple
 
 from .settings import Settings
 
-# Seconds an order waits before each new try; after the last one it is dead-lettered.
-RETRY_DELAYS = (1, 5, 30, 120, 300)
-
 # The queue type is explicit because a virtual host may default to quorum queues, which count every
 # look at a dead letter as a delivery and drop it after 20 (RabbitMQ 4.0 docs).
 _OWN: dict[str, Any] = {"x-queue-type": "classic"}
@@ -28,6 +25,8 @@ _OWN: dict[str, Any] = {"x-queue-type": "classic"}
 # the owner (rabbit_amqqueue:assert_equivalence), so what is refused for one of these is otherwise as it should be.
 OF_QUORUM = re.compile(r"x-queue-type|x-delivery-limit|x-quorum-[\w-]+")
 _REFUSED = re.compile(rf"inequivalent arg '({OF_QUORUM.pattern})'")
+
+EVENT = "order.dispatched"  # the type of the message that announces an order, and its routing key
 
 # What the services of either RoboShop generation use. All log in as one user.
 _SHARED = ("robot-shop", "roboshop", "orders")
@@ -40,18 +39,18 @@ def dead_queue(settings: Settings) -> str:
 
 def retry_queue(settings: Settings, failures: int) -> str:
     """Return the name of the retry queue for an order that had failed `failures` times before it failed now."""
-    return f"{settings.queue}.retry.{RETRY_DELAYS[failures]}s"
+    return f"{settings.queue}.retry.{settings.retry_delays[failures]}s"
 
 
 def retry_queues(settings: Settings) -> list[str]:
     """Return the names of all retry queues."""
-    return [retry_queue(settings, failures) for failures in range(len(RETRY_DELAYS))]
+    return list(dict.fromkeys(retry_queue(settings, failures) for failures in range(len(settings.retry_delays))))
 
 
 def queues(settings: Settings) -> dict[str, dict[str, Any] | None]:
     """Return the arguments of every queue, by name; those of a retry queue lead back to the order queue."""
     arguments: dict[str, dict[str, Any] | None] = {settings.queue: None, dead_queue(settings): _OWN}
-    for failures, delay in enumerate(RETRY_DELAYS):
+    for failures, delay in enumerate(settings.retry_delays):
         arguments[retry_queue(settings, failures)] = {
             **_OWN,
             "x-message-ttl": delay * 1000,
@@ -96,6 +95,8 @@ class Declaration:
     A refusal closes a channel (AMQP 0-9-1, 1.2), so each way needs a channel of its own.
     """
 
+    at_first = False  # for the outbox: the consumer has declared it all
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._ways = ways(settings)
@@ -122,13 +123,41 @@ class Declaration:
         return True
 
 
+class EventExchange:
+    """Declares the exchange to which dispatched orders are announced, and takes one that is there as it is."""
+
+    at_first = True
+
+    def __init__(self, settings: Settings) -> None:
+        self._name = settings.event_exchange or ""
+        self._passive = self._answered = False
+
+    def send(self, channel: Any) -> None:
+        """Send the request; pika queues it."""
+        if self._passive:  # which takes no permission, and an exchange of any type
+            channel.exchange_declare(self._name, passive=True, callback=self._on_answer)
+        else:
+            channel.exchange_declare(self._name, "topic", durable=True, callback=self._on_answer)
+
+    def _on_answer(self, _: Any) -> None:
+        self._answered = True
+
+    def can_go_on(self, error: BaseException) -> bool:
+        """Whether to send it again on a new channel, after `error` closed the one before; that is never twice alike."""
+        if self._answered or self._passive or getattr(error, "reply_code", 0) not in (403, 406):
+            return False
+        self._passive = True
+        return True
+
+
 def grant(settings: Settings) -> str:
     """Return the command that grants the user, for the broker's shell, what RoboShop's services need and no more.
 
     The role rabbitmq grants the same: regular expressions of the names a user may configure, write and read
     (rabbitmq.com, "Access Control").
     """
-    names = dict.fromkeys((*_SHARED, settings.exchange, settings.queue))
+    events = [settings.event_exchange] if settings.event_exchange else []
+    names = dict.fromkeys((*_SHARED, settings.exchange, settings.queue, *events))
     escaped = "|".join(re.sub(r"([][\\.^$*+?(){}|])", r"\\\1", name) for name in names)
     own = rf"({escaped})(\..*)?"
     patterns = (f"^{own}$", rf"^({own}|amq\.default)$", f"^{own}$")

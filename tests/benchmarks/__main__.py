@@ -29,7 +29,8 @@ import pika
 from pika.exceptions import AMQPError
 
 from dispatch_app.ledger import Ledger
-from tests.integration.consumer.harness import USER, Broker, until
+from dispatch_app.topology import EVENT
+from tests.integration.consumer.harness import EVENTS, USER, Broker, until
 from tests.lab import LabError, engine
 from tests.lab import __main__ as lab
 from tests.lab.ansible import ROOT
@@ -62,6 +63,7 @@ _DISPATCH = Peer(
 PEERS = (
     _DISPATCH,
     replace(_DISPATCH, name="dispatch, 1M", ledger=1_000_000),
+    replace(_DISPATCH, name="with events", command=("env", f"DISPATCH_EVENT_EXCHANGE={EVENTS}", *_DISPATCH.command)),
     Peer("Go original", ("env", "PROCESS=1", str(GO))),
     Peer("Go lean", (str(GO),)),
     Peer("pika", (str(PYTHON), str(HERE / "with_pika.py"))),
@@ -327,6 +329,9 @@ def main() -> int:
             channel.exchange_declare("robot-shop", "direct", durable=True)
             channel.queue_declare("orders", durable=True)
             channel.queue_bind("orders", "robot-shop", "orders")
+            channel.exchange_declare(EVENTS, "topic", durable=True)
+            channel.queue_declare("heard", durable=True, arguments={"x-max-length": 1000})  # the rest is dropped
+            channel.queue_bind("heard", EVENTS, EVENT)
         faults = 0
         done: dict[str, list[Run]] = {peer.name: [] for peer in PEERS}
         for number in range(runs):

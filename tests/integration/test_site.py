@@ -52,6 +52,19 @@ def test_an_order_as_payment_publishes_it_is_dispatched(lab: TestLab) -> None:
     until(lambda: lab.dispatched(published["orderid"]) != [])
 
 
+def test_find_tells_which_host_dispatched_an_order_and_fails_where_none_did(lab: TestLab) -> None:
+    published = order()
+    lab.publish(json.dumps(published).encode())
+    until(lambda: lab.dispatched(published["orderid"]) != [])
+    run = lab.playbook("find", "-e", f"order={published['orderid']}")
+    assert run.code == 0, run.output
+    assert re.search(rf"Z +{DISPATCH} +{published['orderid']} ", run.output), run.output
+    assert run.changed == 0
+    run = lab.playbook("find", "-e", "correlation_id=no-such-id")
+    assert run.code != 0
+    assert "None of the ledgers that could be asked has such an order" in run.output
+
+
 def test_an_order_of_the_newer_generation_is_dispatched(lab: TestLab) -> None:
     published = {
         "userId": "65f1",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import flow, ledger, login, memory, network, queues, release, service, settings
+from . import events, flow, ledger, login, memory, network, queues, release, service, settings, webhook
 
 CHECKS = (
     *service.EXISTS,
@@ -18,4 +18,6 @@ CHECKS = (
     *service.RUNS,
     *queues.PRESENT,
     *flow.CHECKS,
+    *events.CHECKS,
+    *webhook.CHECKS,
 )

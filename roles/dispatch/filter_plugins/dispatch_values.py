@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from dispatch_app.settings import SettingsError, load  # noqa: E402 - only now i
 # `_Reader.hosts` in dispatch_app/settings.py accepts the same; the zone of an IPv6 address follows a %.
 HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 HOST_AND_PORT = re.compile(r"[^:]*:[0-9]*")
-# AMQP_* have variables of their own, and systemd sets STATE_DIRECTORY.
-SETTING = re.compile(r"(?!AMQP_|STATE_DIRECTORY$)[A-Z][A-Z0-9_]*")
+# AMQP_* and the webhook's secret have variables of their own, and systemd sets STATE_DIRECTORY.
+SETTING = re.compile(r"(?!AMQP_|STATE_DIRECTORY$|DISPATCH_WEBHOOK_SECRET$)[A-Z][A-Z0-9_]*")
+SIGNING = "DISPATCH_WEBHOOK_SECRET"
 HTTP = "127.0.0.1:9672"  # where the consumer answers unless DISPATCH_HTTP says otherwise
 STOP_SECONDS = 20  # what it takes to stop unless DISPATCH_STOP_SECONDS says otherwise
 
@@ -35,7 +37,7 @@ def faults(values: Mapping[str, Any], inventory: str) -> list[str]:
     `values` has the variables' names without ``dispatch_`` as its keys, and None for a variable that is not set.
     `inventory` is the directory of the inventory, which the remedies name.
     """
-    checks = (_host, _port, _user, _password, _names, _environment, _seconds)
+    checks = (_host, _port, _user, _password, _names, _environment, _hook, _seconds)
     return [fault for check in checks for fault in check(values, inventory)]
 
 
@@ -103,22 +105,36 @@ def _environment(values: Mapping[str, Any], _: str) -> list[str]:
             "dispatch_environment is not a dictionary. Set it to settings by their names, such as "
             "{DISPATCH_RETENTION_DAYS: 90}."
         ]
-    asked, problems = _consumer_s_word(environment)
+    asked, problems = _consumer_s_word(environment, values["webhook_secret"])
     return [
         f"dispatch_environment has the setting {name}. Take a name that dispatch_app/README.md gives; for AMQP_* there "
-        "are the variables dispatch_amqp_*, and STATE_DIRECTORY is systemd's."
+        f"are the variables dispatch_amqp_*, for the webhook's secret dispatch_webhook_secret, and STATE_DIRECTORY is "
+        f"systemd's.{_closest(str(name), asked)}"
         for name in environment
         if not SETTING.fullmatch(str(name)) or (str(name).startswith("DISPATCH_") and name not in asked)
-    ] + [f"dispatch_environment.{problem}." for problem in problems]
+    ] + [_named(problem) for problem in problems]
 
 
-def _consumer_s_word(environment: Mapping[str, Any]) -> tuple[set[str], list[str]]:
+def _closest(name: str, known: set[str]) -> str:
+    """A sentence with the known setting whose name is most like the given one, if any is."""
+    closest = get_close_matches(name.upper(), sorted(one for one in known if one.startswith("DISPATCH_")), n=1)
+    return f" The closest such name is {closest[0]}." if closest else ""
+
+
+def _named(problem: str) -> str:
+    """A problem of the consumer's settings as a sentence that begins with the variable it comes from."""
+    if problem.startswith(SIGNING):
+        return f"dispatch_webhook_secret{problem.removeprefix(SIGNING)}."
+    return f"dispatch_environment.{problem}."
+
+
+def _consumer_s_word(environment: Mapping[str, Any], webhook_secret: object) -> tuple[set[str], list[str]]:
     """The names of the settings that this checkout's consumer knows, and what it finds wrong with those that are given.
 
     An artifact of another version may think otherwise; its own `check`, on the host, has the last word before a switch.
     """
     given = {str(name): str(value) for name, value in environment.items() if str(name).startswith("DISPATCH_")}
-    reading = _Reading({**given, "AMQP_HOST": "rabbit", "AMQP_PASS": "…"})
+    reading = _Reading({**given, "AMQP_HOST": "rabbit", "AMQP_PASS": "…", SIGNING: str(webhook_secret or "")})
     try:
         load(reading)
     except SettingsError as error:
@@ -138,6 +154,19 @@ class _Reading(dict[str, str]):
         return super().get(name, default)
 
 
+def _hook(values: Mapping[str, Any], _: str) -> list[str]:
+    environment = values["environment"]
+    if not values["hook"]:
+        return []
+    for name in ("DISPATCH_HOOK", "DISPATCH_WEBHOOK_URL"):
+        if isinstance(environment, Mapping) and environment.get(name):
+            return [
+                f"dispatch_hook is set, and dispatch_environment has {name}, too. Keep one: an order has one effect."
+            ]
+    _asked, problems = _consumer_s_word({"DISPATCH_HOOK": values["hook"]}, "")
+    return [f"dispatch_hook{problem.removeprefix('DISPATCH_HOOK')}." for problem in problems]
+
+
 def _seconds(values: Mapping[str, Any], _: str) -> list[str]:
     if re.fullmatch(r"0*[1-9][0-9]*", str(values["drain_seconds"])):
         return []
@@ -148,8 +177,12 @@ def _seconds(values: Mapping[str, Any], _: str) -> list[str]:
 
 
 def settings(further: object, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """The consumer's environment: the further settings, and those that have variables of their own."""
-    return {**(further if isinstance(further, Mapping) else {}), **fixed}
+    """The consumer's environment: the further settings, and those that have variables of their own.
+
+    An effect that nobody wants stands in no environment.
+    """
+    wanted = {name: value for name, value in fixed.items() if value or not name.startswith("DISPATCH_")}
+    return {**(further if isinstance(further, Mapping) else {}), **wanted}
 
 
 def ready_url(environment: object) -> str:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,11 +30,13 @@ import pika
 from docker.models.containers import Container
 from pika import exceptions
 
+from dispatch_app import topology
 from dispatch_app.amqp import properties
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import execute
 
 USER = "roboshop"
+EVENTS = "robot-shop.events"  # the exchange to which orders are announced
 LARGE = b" " * 150_000  # added to an order, this exceeds RabbitMQ's frames of 128 KiB
 # A publisher or a test gets one of these while the broker is away.
 AWAY = (exceptions.AMQPError, OSError)
@@ -209,6 +212,60 @@ class Service:
             with contextlib.suppress(ValueError):
                 records.append(json.loads(line))
         return records
+
+
+def listen(broker: Broker, exchange: str = EVENTS) -> None:
+    """Bind a queue to an exchange, as a service does that wants to know of dispatched orders."""
+    with closing(broker.connect()) as connection:
+        channel = connection.channel()
+        if exchange == EVENTS:
+            channel.exchange_declare(exchange, "topic", durable=True)
+        channel.queue_declare("heard", durable=True)
+        channel.queue_bind("heard", exchange, topology.EVENT)
+
+
+def heard(broker: Broker) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Take what that queue has: properties and bodies."""
+    properties.install()
+    taken = []
+    with closing(broker.connect()) as connection:
+        channel = connection.channel()
+        while (got := channel.basic_get("heard", auto_ack=True))[0]:
+            taken.append((properties.show(got[1].raw), json.loads(got[2])))
+    return taken
+
+
+class Endpoint:
+    """An HTTP endpoint that counts what it is told, and that may be away, or slow."""
+
+    def __init__(self) -> None:
+        """Answer on a free loopback port, which stays the same."""
+        self.told: Counter[str] = Counter()  # by order id
+        self.seconds = 0.0  # each answer takes
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                time.sleep(endpoint.seconds)
+                endpoint.told[self.headers["Idempotency-Key"]] += 1
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._handler, self.port = Handler, 0
+        self.come_back()
+
+    def come_back(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler)
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def go_away(self) -> None:
+        """Refuse connections from now on."""
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class Publisher(threading.Thread):

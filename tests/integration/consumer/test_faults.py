@@ -153,9 +153,10 @@ def small_disk(tmp_path: Path) -> Iterator[None]:
 
 
 def run(
-    fault: Callable[[Stage], None], seed: int, broker: Broker, proxy: Proxy, service: Service, remarks: list[str]
-) -> Outcome:
-    """Let the fault strike under load, wait until nothing is under way, and compare."""
+    fault: Callable[[Stage], None], seed: int, broker: Broker, proxy: Proxy, service: Service, remarks: list[str],
+    settled: Callable[[], object] = lambda: None,
+) -> Outcome:  # fmt: skip
+    """Let the fault strike under load, wait until nothing is under way and `settled` returns, and compare."""
     service.environment["AMQP_PORT"] = str(proxy.port)
     service.start()
     service.await_ready()
@@ -165,6 +166,7 @@ def run(
         fault(stage)
         service.await_ready(120)
         stage.await_progress()
+    settled()
     return reckon(broker, service, publishers)
 
 

@@ -136,12 +136,15 @@ def test_it_is_ready_for_systemd_only_once_it_consumes(service: Service, proxy: 
     assert service.get("/readyz")[0] == 200
 
 
-@pytest.mark.parametrize("service", [{"DISPATCH_HOOK": f"{hooks.__name__}:courier"}], indirect=True)
+COURIER = {"DISPATCH_HOOK": f"{hooks.__name__}:courier", "DISPATCH_RETRY_DELAYS": "1"}
+
+
+@pytest.mark.parametrize("service", [COURIER], indirect=True)
 def test_dead_letters_are_replayed_once_their_cause_is_mended(broker: Broker, service: Service, tmp_path: Path) -> None:
     away = tmp_path / "courier is away"
     away.touch()
     service.environment[hooks.AWAY] = str(away)
-    service.start("tests.integration.consumer.variants", "one_short_retry")
+    service.start()
     service.await_ready()
     props = {"headers": {"kept": 7, "CC": ["elsewhere"]}, "correlation_id": "c-1", "expiration": "3600000"}
     broker.publish(order("one"), order("two"), b"no order", **props)

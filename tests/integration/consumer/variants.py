@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from dispatch_app import __main__, topology
+from dispatch_app import __main__
 from dispatch_app.amqp.connection import Delivery
 from dispatch_app.consumer import Consumer
 from dispatch_app.ledger import Ledger
@@ -69,6 +69,17 @@ def killed_before_the_commit() -> None:
     Ledger.__init__ = init_over  # type: ignore[assignment,method-assign]  # a fault, on purpose
 
 
+def killed_before_it_strikes_off() -> None:
+    """Die where announcements are confirmed, and their orders still on the list of those to be announced."""
+    countdown, announced = _Countdown(), Ledger.announced
+
+    def strike_off_or_die(self: Ledger, orders: Sequence[int]) -> None:
+        countdown.pass_or_die()
+        announced(self, orders)
+
+    Ledger.announced = strike_off_or_die  # type: ignore[method-assign]  # a fault, on purpose
+
+
 def acknowledges_first() -> None:
     """Acknowledge on delivery, as the original does, and die as above: orders at hand are lost."""
     killed_before_the_commit()
@@ -80,11 +91,6 @@ def acknowledges_first() -> None:
 
     Consumer._on_delivery = acknowledge_and_deliver  # type: ignore[method-assign]  # a fault, on purpose
     Consumer._acknowledge = lambda *_: None  # type: ignore[method-assign]  # a fault, on purpose
-
-
-def one_short_retry() -> None:
-    """Give an order up after one retry, a second later."""
-    topology.RETRY_DELAYS = (1,)  # type: ignore[assignment]  # shorter, on purpose
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def in_unit(old: str, new: str) -> str:
     return f"sed -i 's#^{old}.*#{new}#' {UNIT} && systemctl daemon-reload; {RESTART}"
 
 
+LONG_AGO = "UPDATE orders SET dispatched_at = dispatched_at - 600000"  # by ten minutes
 MEANWHILE = "mount -t tmpfs -o size=40m small /var/log && mkdir /var/log/ledger && systemctl stop dispatch"
 HOOK = "def hook(order): raise RuntimeError('the warehouse is closed')\\n"
 
@@ -189,6 +190,17 @@ FAULTS = [
         seen="of disk left",
     ),
     Fault("broker-alarm", "rabbitmqctl set_vm_memory_high_watermark 0.0001", on=BROKER, seen="of memory"),
+    Fault(
+        "events-stuck",
+        f"""{setting("DISPATCH_EVENT_EXCHANGE", "robot-shop.events")}
+        until curl -fs 127.0.0.1:9672/metrics | grep -q '^dispatch_events_pending 0'; do sleep .2; done
+        until dispatch publish; do sleep .2; done
+        until curl -fs 127.0.0.1:9672/metrics | grep -q 'unroutable"}} 1'; do sleep .2; done
+        python3 -c "import sqlite3; db = sqlite3.connect('{LEDGER}', isolation_level=None, timeout=30)
+db.execute('{LONG_AGO}')\"""",
+        alone=True,
+        seen="unroutable",
+    ),
     # The broker gives up the silent consumer after twenty seconds. systemd's watchdog does not watch this program.
     Fault("no-consumer", "systemctl kill -s STOP dispatch", MANUAL, alone=True, seen="has no consumer"),
 ]

@@ -87,6 +87,16 @@ def test_the_consumer_s_further_settings_reach_it_and_its_unit(
     assert host["ready_url"] == url
 
 
+def test_a_hook_reaches_the_consumer_and_a_process_that_ends_for_memory_does_not_end_the_service(
+    desired: Callable[..., Desired],
+) -> None:
+    without, host = (desired(dispatch_hook=hook).wanted("h1", {})["host"]["files"] for hook in ("", "shop:hook"))
+    assert "DISPATCH_" not in without["environment"]["content"]
+    assert "OOMPolicy" not in without["unit"]["content"]
+    assert 'DISPATCH_HOOK="shop:hook"\n' in host["environment"]["content"]
+    assert "OOMPolicy=continue\n" in host["unit"]["content"]
+
+
 def test_a_limit_leaves_the_others_in_force(desired: Callable[..., Desired]) -> None:
     host = desired(dispatch_limits={"CPUQuota": "50%", "TasksMax": 8}).wanted("h1", {})["host"]
     unit = host["files"]["unit"]["content"].splitlines()

@@ -73,6 +73,96 @@ def test_whoever_reads_the_artifact_while_another_is_built_has_one_whole(
     assert list(tmp_path.iterdir()) == [target]
 
 
+PIN = f"courier-client==2.1 --hash=sha256:{'a' * 64}"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package of a shop; what pip would download for the artifact is made here."""
+
+    def download(requirements: Path, directory: Path) -> list[Path]:
+        directory.mkdir()
+        found = re.findall(r"^([a-z-]+)==", requirements.read_text(), re.MULTILINE)
+        for name in found:
+            with zipfile.ZipFile(directory / f"{name}-1-py3-none-any.whl", "w") as wheel:
+                wheel.writestr(zipfile.ZipInfo(f"{name.replace('-', '_')}/__init__.py"), "")
+        return sorted(directory.iterdir())
+
+    monkeypatch.setattr(artifact, "wheels", download)
+    package = tmp_path / "shop"
+    (package / "__pycache__").mkdir(parents=True)
+    (package / "__init__.py").write_text("def hook(order): ...\n")
+    (package / "letter.txt").write_text("Dear customer")
+    for left_out in ("__pycache__/x.pyc", ".env"):
+        (package / left_out).write_text("secret")
+    (tmp_path / "pins.txt").write_text(PIN.replace(" --", " \\\n    --") + "\n    # by the shop\n")
+    return package
+
+
+def packed(shop: Path, *more: str) -> Path:
+    target = shop.parent / "shop.zip"
+    assert artifact.main([str(target), "--with", str(shop), *more]) == 0
+    return target
+
+
+def test_a_shop_s_code_and_its_wheels_are_packed_beside_the_consumer(shop: Path) -> None:
+    pins = str(shop.parent / "pins.txt")
+    first = packed(shop, "--requirements", pins).read_bytes()
+    (shop / "letter.txt").touch()
+    assert packed(shop, "--requirements", pins).read_bytes() == first
+    archive = zipfile.ZipFile(io.BytesIO(first))
+    assert {name for name in archive.namelist() if name.startswith("shop/")} == {"shop/__init__.py", "shop/letter.txt"}
+    assert {"wheels/courier-client-1-py3-none-any.whl", "wheels/pika-1-py3-none-any.whl"} <= set(archive.namelist())
+    written = archive.read("requirements.txt").decode()
+    assert written.startswith((PACKAGE / "requirements.txt").read_text())
+    assert "courier-client==2.1" in written
+    assert packed(shop).read_bytes() != first
+
+
+@pytest.mark.parametrize("name", ["dispatch_app", "wheels", "venv", "pika", "courier_client", "json"])
+def test_a_shop_s_package_has_a_name_of_its_own(shop: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    other, target = shop.rename(shop.parent / name), shop.parent / "out.zip"
+    pins = str(shop.parent / "pins.txt")
+    assert artifact.main([str(target), "--with", str(other), "--requirements", pins]) == 1
+    assert f"{name} is the name of something that Dispatch has; rename" in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_what_is_no_package_of_python_s_is_refused(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for directory, why in (
+        (shop.parent / "missing", "is not a directory"),
+        (shop.rename(shop.parent / "my-shop"), "no name that Python imports"),
+    ):
+        assert artifact.main([str(shop.parent / "out.zip"), "--with", str(directory)]) == 1
+        assert why in capsys.readouterr().err
+    (empty := shop.parent / "empty").mkdir()
+    assert artifact.main([str(shop.parent / "out.zip"), "--with", str(empty)]) == 1
+    assert "has no Python file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("courier-client==2.1", "has the line 'courier-client==2.1'"),
+        (PIN.replace("==", ">="), "has the line 'courier-client>=2.1"),
+        ("-e git+https://example.org/courier", "has the line '-e git"),
+        ("--index-url https://example.org/", "has the line '--index-url"),
+        (PIN.replace("courier-client", "Prometheus_Client"), "names Prometheus_Client, which Dispatch pins itself"),
+    ],
+)
+def test_requirements_are_pinned_by_hash_and_leave_dispatch_its_own(
+    shop: Path, line: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pins := shop.parent / "bad.txt").write_text(f"{line}\n")
+    assert artifact.main([str(shop.parent / "out.zip"), "--with", str(shop), "--requirements", str(pins)]) == 1
+    assert f"{pins} {why}" in capsys.readouterr().err
+
+
+def test_a_requirement_may_be_for_some_pythons_alone() -> None:
+    line = PIN.replace(" --", " ; python_version < '3.11' --")
+    assert artifact.requirements("pika==1\n", line, "pins") == f"pika==1\n{line}\n"
+
+
 @pytest.mark.parametrize(("file", "count"), [("requirements.txt", 2), ("installer.txt", 1)])
 def test_every_requirement_is_pinned_by_version_and_hash_and_names_no_index(file: str, count: int) -> None:
     lines = (PACKAGE / file).read_text().replace("\\\n", " ").splitlines()

@@ -69,6 +69,8 @@ def test_orders_as_a_table_with_filters(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["orders", "--since", "2999-01-01T00:00:00Z"]) == 0
     assert main(["orders", "--since", "2020-01-01", "--limit", "1", "--id", "a"]) == 0
     assert capsys.readouterr().out.count("ann") == 1
+    assert main(["orders", "--correlation-id", "c-1"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["id", "a"]
 
 
 def test_nothing_that_others_wrote_moves_the_cursor_or_forges_a_row(

@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,9 @@ import pytest
 from dispatch_app import consumer as module
 from dispatch_app.amqp import properties
 from dispatch_app.consumer import Consumer
+from dispatch_app.effects.port import Breaker
+from dispatch_app.effects.rate import Rate
+from dispatch_app.effects.workers import Workers
 from dispatch_app.health import State
 from dispatch_app.ledger import Ledger, read
 from dispatch_app.orders import Order
@@ -28,6 +33,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.timers: list[Callable[[], None]] = []
+        self.woken = threading.Event()
         self.acks: list[int] = []
         self.published: list[str] = []
         self.confirm: Callable[[Any], None] | None = None
@@ -39,7 +45,12 @@ class Broker:
     def call_later(self, _delay: float, callback: Callable[[], None]) -> None:
         self.timers.append(callback)
 
+    def add_callback_threadsafe(self, callback: Callable[[], None]) -> None:
+        self.timers.append(callback)
+        self.woken.set()
+
     def fire(self) -> None:
+        self.woken.clear()
         timers, self.timers = self.timers, []
         for timer in timers:
             timer()
@@ -104,15 +115,35 @@ class Channel:
         return getattr(self._broker, name)
 
 
-class Bench:
-    """A consumer on a stand-in broker with a real ledger."""
+class Call:
+    """An effect that calls a function."""
 
-    def __init__(self, path: Path, hook: Callable[[Order], object] | None = None) -> None:
+    name = "call"
+    reasons: tuple[str, ...] = ("call-failed",)
+    threads = 1
+    breaker: Breaker | None = None
+
+    def __init__(self, function: Callable[[Order], object]) -> None:
+        self._function = function
+
+    def perform(self, order: Order) -> None:
+        self._function(order)
+
+    def close(self) -> None:
+        """There is nothing to give up."""
+
+
+class Bench:
+    """A consumer on a stand-in broker with a real ledger, and with an effect if it is given a function."""
+
+    def __init__(self, path: Path, effect: Callable[[Order], object] | None = None, rate: Rate | None = None) -> None:
         self.path = path
         self.ledger = Ledger(path)
         self.state = State()
         self.broker = Broker()
         self.lost: list[Exception] = []
+        wake = self.broker.add_callback_threadsafe
+        self.workers = Workers(Call(effect), self.state, wake, None, rate) if effect else None
         settings = load({"AMQP_HOST": "a", "AMQP_PASS": "b"})
         connection: Any = self.broker
         self.consumer = Consumer(
@@ -121,7 +152,7 @@ class Bench:
             settings,
             self.ledger,
             self.state,
-            hook,
+            self.workers,
             None,
             self.lost.append,
             self.connect,
@@ -137,6 +168,19 @@ class Bench:
         if isinstance(body, str):
             body = json.dumps({"orderid": body}).encode()
         self.consumer._on_delivery((tag, redelivered, b"\x0arobot-shop\x06orders", b"\x20\x00\0\0\0\0", body))
+
+    def fire_until(self, done: Callable[[], object]) -> None:
+        """Let the loop turn until something has come about that a thread works on."""
+        until = time.monotonic() + 20
+        while not done():
+            assert time.monotonic() < until
+            self.broker.woken.wait(0.01)
+            self.broker.fire()
+
+    def close(self) -> None:
+        if self.workers:
+            self.workers.close()
+        self.ledger.close()
 
     def recorded(self) -> list[str]:
         return sorted(order["id"] for order in read(self.path, 1000, {}))
@@ -247,28 +291,6 @@ def test_tags_of_a_lost_channel_are_never_acknowledged(bench: Bench) -> None:
     bench.consumer.close()
     bench.broker.fire()
     assert (bench.recorded(), bench.broker.acks) == ([], [])
-
-
-def test_a_failing_hook_is_tried_at_once_then_later_and_records_nothing(tmp_path: Path) -> None:
-    calls: list[str] = []
-
-    def hook(order: Order) -> None:
-        calls.append(order.id)
-        if order.id == "bad":
-            raise RuntimeError("courier is away")
-
-    bench = Bench(tmp_path / "ledger.db", hook)
-    bench.deliver(1, "bad")
-    bench.deliver(2, "good")
-    bench.deliver(3, "good")
-    bench.broker.fire()
-    assert calls == ["bad"] * module.HOOK_TRIES + ["good"]
-    assert bench.aside.published == ["orders.retry.1s"]
-    assert bench.recorded() == ["good"]
-    bench.deliver(4, "good", redelivered=1)
-    bench.broker.fire()
-    assert calls.count("good") == 1  # dispatched before: the hook isn't asked again
-    bench.ledger.close()
 
 
 def test_draining_finishes_what_is_at_hand_first(bench: Bench) -> None:

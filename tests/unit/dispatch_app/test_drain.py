@@ -1,6 +1,7 @@
 """Waiting for the queues to be empty: what counts, what is said, when it ends."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,6 +70,16 @@ def test_orders_to_be_tried_again_are_waited_for(run: Any) -> None:
     broker = Broker(orders_retry_30s=[3, 3, 3, 3, 0])
     assert run(broker, None) == 0
     assert broker.now == 1.5 + drain.QUIET
+
+
+def test_orders_in_the_queues_of_changed_retry_delays_are_waited_for_too(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.SETTINGS", replace(SETTINGS, retry_delays=(7,)))
+    # The one in use, and one of the default.
+    for broker in (Broker(orders_retry_7s=[3, 3, 0]), Broker(orders_retry_30s=[3, 3, 0])):
+        assert run(broker, None) == 0
+        assert broker.now == 0.5 + drain.QUIET
 
 
 def test_it_gives_up_in_time_and_tells_what_is_left(run: Any) -> None:

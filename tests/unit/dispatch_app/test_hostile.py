@@ -1,4 +1,4 @@
-"""Whatever a message or a hook brings, it ends in the ledger or is put aside, and the next order goes on."""
+"""Whatever a message brings, it ends in the ledger or is put aside, and the next order goes on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from dispatch_app.amqp import properties
-from dispatch_app.orders import Order
 
 from .test_consumer import Bench
 
@@ -53,28 +52,4 @@ def test_odd_properties_cost_no_order(tmp_path: Path, raw: bytes) -> None:
     assert bench.state.dead == {"not-json": 1}
     assert bench.broker.acks[-1] == 3
     assert bench.lost == []
-    bench.ledger.close()
-
-
-class MuteError(Exception):
-    """An exception that has no text."""
-
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-
-@pytest.mark.parametrize(
-    "error", [MuteError(), ValueError("\ud800\x00"), SystemExit(3), RecursionError(), ValueError(b"\xff")]
-)
-def test_whatever_a_hook_raises_the_next_order_goes_on(tmp_path: Path, error: BaseException) -> None:
-    def hook(order: Order) -> None:
-        if order.id == "bad":
-            raise error
-
-    bench = Bench(tmp_path / "ledger.db", hook)
-    bench.deliver(1, "bad")
-    bench.deliver(2, "good")
-    bench.broker.fire()
-    assert bench.recorded() == ["good"]
-    assert bench.aside.published == ["orders.retry.1s"]
     bench.ledger.close()

@@ -16,7 +16,8 @@ from pika.adapters.utils import connection_workflow as workflow
 
 from dispatch_app import failures, health, probes, topology
 from dispatch_app.amqp.connection import parameters
-from dispatch_app.settings import load
+from dispatch_app.ledger import Backlog
+from dispatch_app.settings import RETRY_DELAYS, load
 from dispatch_app.systemd import Notifier
 
 SETTINGS = load({"AMQP_HOST": "mq", "AMQP_PASS": "s3cret-word", "AMQP_QUEUE": "paid"})
@@ -146,7 +147,7 @@ def test_the_order_queue_has_no_arguments_and_retries_lead_back_to_it() -> None:
     queues = topology.queues(SETTINGS)
     assert queues.pop("paid") is None
     assert "x-message-ttl" not in (queues.pop("paid.dead") or {})
-    assert len(queues) == len(topology.RETRY_DELAYS)
+    assert len(queues) == len(RETRY_DELAYS)
     for name, arguments in queues.items():
         assert arguments
         assert name == f"paid.retry.{arguments['x-message-ttl'] // 1000}s"
@@ -164,6 +165,7 @@ def test_the_readme_s_alerts_ask_for_metrics_there_are() -> None:
     )
     state = health.State()
     state.dead["not-json"] = state.retried["hook-failed"] = 1
+    state.backlog = lambda: Backlog(1, 2.0)
     there = set(re.findall(r"^(dispatch_\w+)", health.exposition(state, 1).decode(), re.MULTILINE))
     assert asked
     assert asked <= there

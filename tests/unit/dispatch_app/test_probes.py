@@ -122,6 +122,13 @@ def test_head_and_queries_are_answered_as_monitors_ask(server: int) -> None:
     assert (status, b"dispatch_ready" in body) == (200, True)
 
 
+@pytest.mark.parametrize(("other", "path"), [("/health", "/livez"), ("/ready", "/readyz")])
+def test_probes_written_for_other_services_are_answered_alike(server: int, other: str, path: str) -> None:
+    (status, _), (same, _) = answer(server, other) or (0, b""), answer(server, path) or (1, b"")
+    assert status == same
+    assert answer(server, f"{other}?verbose", "HEAD") == (same, b"")
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"])
 def test_what_would_change_something_is_refused_with_what_is_allowed(server: int, method: str) -> None:
     with closing(http.client.HTTPConnection("127.0.0.1", server, timeout=2)) as client:

@@ -1,9 +1,11 @@
 """Settings: what is accepted, and that every bad value is named at once."""
 
+import base64
 from pathlib import Path
 
 import pytest
 
+from dispatch_app import topology
 from dispatch_app.settings import SettingsError, ledger_path, load
 
 GOOD = {"AMQP_HOST": "10.0.0.5", "AMQP_PASS": "s3cret-word"}
@@ -56,12 +58,30 @@ def test_all_problems_are_reported_together() -> None:
     found = problems(
         AMQP_HOST="", AMQP_PASS="", AMQP_PORT="x", AMQP_TLS="maybe", AMQP_QUEUE="q" * 300,
         DISPATCH_HTTP="nine", DISPATCH_PREFETCH="0", DISPATCH_MAX_BODY="1e6",
-        DISPATCH_HOOK="no-colon", DISPATCH_RETENTION_DAYS="-1",
+        DISPATCH_HOOK="no-colon", DISPATCH_RETENTION_DAYS="-1", DISPATCH_LOG_LEVEL="loud",
+        DISPATCH_EVENT_EXCHANGE="a\nb", DISPATCH_RETRY_DELAYS="1,,5",
     )  # fmt: skip
     assert sorted(problem.split()[0] for problem in found) == [
         "AMQP_HOST", "AMQP_PASS", "AMQP_PORT", "AMQP_QUEUE", "AMQP_TLS",
-        "DISPATCH_HOOK", "DISPATCH_HTTP", "DISPATCH_MAX_BODY", "DISPATCH_PREFETCH", "DISPATCH_RETENTION_DAYS",
+        "DISPATCH_EVENT_EXCHANGE", "DISPATCH_HOOK", "DISPATCH_HTTP", "DISPATCH_LOG_LEVEL", "DISPATCH_MAX_BODY",
+        "DISPATCH_PREFETCH", "DISPATCH_RETENTION_DAYS", "DISPATCH_RETRY_DELAYS",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("delays", ["0", "-1", "1.5", "86401", "1," * 10 + "1", "1;5", "x", "1,5,"])
+def test_bad_retry_delays_are_refused_by_name(delays: str) -> None:
+    (problem,) = problems(DISPATCH_RETRY_DELAYS=delays)
+    assert problem.startswith("DISPATCH_RETRY_DELAYS ")
+    assert "1 to 86400" in problem
+
+
+def test_retry_delays_name_the_queues() -> None:
+    settings = load({**GOOD, "DISPATCH_RETRY_DELAYS": "2, 60,60,86400", "AMQP_QUEUE": "q" * 240})
+    assert settings.retry_delays == (2, 60, 60, 86400)
+    queues = topology.queues(settings)
+    own = [(queues[name] or {})["x-message-ttl"] for name in topology.retry_queues(settings)]
+    assert own == [2000, 60_000, 86_400_000]
+    assert max(map(len, queues)) <= 255
 
 
 def test_the_password_comes_from_the_credential_less_one_newline(tmp_path: Path) -> None:
@@ -122,3 +142,40 @@ def test_the_ledger_lies_in_the_first_state_directory(tmp_path: Path) -> None:
     for directory in ("", "relative", str(tmp_path / "missing")):
         with pytest.raises(SettingsError, match="STATE_DIRECTORY"):
             ledger_path({"STATE_DIRECTORY": directory})
+
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
+POSTING = {**GOOD, "DISPATCH_WEBHOOK_URL": "https://shop.example/d?token=t", "DISPATCH_WEBHOOK_SECRET": SECRET}
+
+
+def test_a_webhook_has_a_url_and_a_secret_and_shows_neither_key_nor_query(tmp_path: Path) -> None:
+    webhook = load(POSTING).webhook
+    assert webhook
+    assert (webhook.key, webhook.seconds, str(webhook)) == (bytes(range(24)), 10, "https://shop.example/d")
+    assert "\\x01" not in repr(webhook)
+    (tmp_path / "webhook_secret").write_text(f"{SECRET}\n")
+    del (given := POSTING.copy())["DISPATCH_WEBHOOK_SECRET"]
+    assert load({**given, "CREDENTIALS_DIRECTORY": str(tmp_path)}).webhook == webhook
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"DISPATCH_WEBHOOK_URL": ""}, "DISPATCH_WEBHOOK_SECRET is set but DISPATCH_WEBHOOK_URL is not; "),
+        ({"DISPATCH_WEBHOOK_URL": "ftp://a/"}, "DISPATCH_WEBHOOK_URL is no http or https URL; "),
+        ({"DISPATCH_WEBHOOK_URL": "https:///a"}, "DISPATCH_WEBHOOK_URL is no http or https URL; "),
+        ({"DISPATCH_WEBHOOK_URL": "http://a:b/"}, "DISPATCH_WEBHOOK_URL is no URL (Port could not be cast"),
+        ({"DISPATCH_WEBHOOK_URL": "http://a/ä"}, "DISPATCH_WEBHOOK_URL has characters that no URL may have; "),
+        ({"DISPATCH_WEBHOOK_URL": "http://u:p@a/"}, "DISPATCH_WEBHOOK_URL holds a user, a password or a fragment"),
+        ({"DISPATCH_HOOK": "a:b"}, "DISPATCH_WEBHOOK_URL is set, and DISPATCH_HOOK is, too; unset one"),
+        ({"DISPATCH_WEBHOOK_SECRET": ""}, "DISPATCH_WEBHOOK_SECRET is not set but DISPATCH_WEBHOOK_URL is; "),
+        ({"DISPATCH_WEBHOOK_SECRET": "whsec_AAAA"}, "DISPATCH_WEBHOOK_SECRET is not whsec_ and 24 to 64 octets"),
+        ({"DISPATCH_WEBHOOK_SECRET": "whsec_ä"}, "DISPATCH_WEBHOOK_SECRET is not whsec_ and 24 to 64 octets"),
+        ({"DISPATCH_WEBHOOK_SECRET": SECRET[6:]}, "DISPATCH_WEBHOOK_SECRET is not whsec_ and 24 to 64 octets"),
+    ],
+)
+def test_a_webhook_that_can_not_work_is_refused_by_name(wrong: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({**POSTING, **wrong})
+    assert [one.startswith(problem) for one in caught.value.problems] == [True]
+    assert "u:p" not in str(caught.value)

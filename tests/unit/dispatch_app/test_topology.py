@@ -9,7 +9,7 @@ import pytest
 from pika.exceptions import ChannelClosedByBroker
 
 from dispatch_app import topology
-from dispatch_app.settings import load
+from dispatch_app.settings import RETRY_DELAYS, load
 
 from .test_consumer import Bench, Broker
 
@@ -69,7 +69,7 @@ def test_an_order_queue_of_another_type_is_taken_as_it_is() -> None:
 
 def test_retry_queues_of_another_type_are_taken_and_still_lead_back() -> None:
     channel, count = declare(dict.fromkeys(["orders", *topology.retry_queues(SETTINGS)], "quorum"))
-    assert (channel.error, count) == (None, 2 + len(topology.RETRY_DELAYS))
+    assert (channel.error, count) == (None, 2 + len(RETRY_DELAYS))
     for name in topology.retry_queues(SETTINGS):
         assert (topology.ways(SETTINGS)[name][1].arguments or {})["x-dead-letter-routing-key"] == "orders"
 

@@ -20,7 +20,9 @@ GOOD: dict[str, Any] = {
     "amqp_exchange": "robot-shop",
     "amqp_queue": "orders",
     "amqp_routing_key": "orders",
+    "webhook_secret": "",
     "environment": {},
+    "hook": "",
     "drain_seconds": 300,
 }
 
@@ -32,6 +34,7 @@ def faults(**given: object) -> list[str]:
 
 def test_good_values_are_accepted() -> None:
     assert faults() == []
+    assert faults(hook="shop.orders:dispatched") == []
     assert faults(amqp_port="5671", drain_seconds="1", environment={"DISPATCH_RETENTION_DAYS": 90}) == []
 
 
@@ -53,10 +56,39 @@ def test_good_values_are_accepted() -> None:
         ({"amqp_vhost": ""}, "dispatch_amqp_vhost is empty. Set it, or leave it out for its default."),
         ({"amqp_queue": ""}, "dispatch_amqp_queue is empty. Set it, or leave it out for its default."),
         ({"environment": "a=b"}, "dispatch_environment is not a dictionary"),
+        (
+            {"environment": {"DISPATCH_WEBHOOK_SECRET": "x"}},
+            "dispatch_environment has the setting DISPATCH_WEBHOOK_SECRET. Take a name",
+        ),
+        ({"webhook_secret": "x"}, "dispatch_webhook_secret is set but DISPATCH_WEBHOOK_URL is not; set both"),
+        (
+            {"environment": {"DISPATCH_WEBHOOK_URL": "http://a/"}},
+            "dispatch_webhook_secret is not set but DISPATCH_WEBHOOK_URL is; set it",
+        ),
         ({"environment": {"Dispatch": 1}}, "dispatch_environment has the setting Dispatch. Take a name"),
         ({"environment": {"AMQP_PASS": "x"}}, "dispatch_environment has the setting AMQP_PASS. Take a name"),
         ({"environment": {"STATE_DIRECTORY": "/x"}}, "dispatch_environment has the setting STATE_DIRECTORY. Take"),
         ({"environment": {"DISPATCH_RETENTION": 1}}, "dispatch_environment has the setting DISPATCH_RETENTION. Take a"),
+        (
+            {"environment": {"DISPATCH_RETRY_DELAY": 1}},
+            "dispatch_environment has the setting DISPATCH_RETRY_DELAY. Take a name that dispatch_app/README.md gives; "
+            "for AMQP_* there are the variables dispatch_amqp_*, for the webhook's secret dispatch_webhook_secret, and "
+            "STATE_DIRECTORY is systemd's. The closest such name is DISPATCH_RETRY_DELAYS.",
+        ),
+        (
+            {"environment": {"DISPATCH_RETRY_DELAYS": "0"}},
+            "dispatch_environment.DISPATCH_RETRY_DELAYS is '0'; set one to",
+        ),
+        ({"hook": "shop"}, "dispatch_hook is 'shop'; set module:function"),
+        (
+            {"hook": "shop:hook", "environment": {"DISPATCH_HOOK": "a:b"}},
+            "dispatch_hook is set, and dispatch_environment",
+        ),
+        ({"environment": {"DISPATCH_HOOK_SECONDS": "0"}}, "dispatch_environment.DISPATCH_HOOK_SECONDS is '0'; set a"),
+        (
+            {"environment": {"DISPATCH_RATE_PER_SECOND": "x"}},
+            "dispatch_environment.DISPATCH_RATE_PER_SECOND is 'x'; set",
+        ),
         ({"environment": {"DISPATCH_HTTP": "9672"}}, "dispatch_environment.DISPATCH_HTTP is '9672'; set address:port"),
         (
             {"environment": {"DISPATCH_PREFETCH": "many"}},

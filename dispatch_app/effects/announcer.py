@@ -1,0 +1,124 @@
+"""Announces dispatched orders to an exchange, at least once each.
+
+An order comes into the ledger and onto its list of orders to be announced by one commit. It leaves that list only once
+the broker has confirmed that a queue has the announcement; after a crash between the two it is announced again, under
+the same message id. Of a long list only so much is at hand that memory does not grow with it.
+"""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .. import topology
+from ..health import State
+from ..ledger import Ledger
+from ..logs import log
+from ..outbox import Connect, Outbox
+from ..settings import Settings
+from .event import announcement
+
+AT_HAND = 2000  # announcements at most; RabbitMQ confirms several times a second, and each time as many as it has
+LINGER = 0.05  # seconds an order waits for others, to be announced and struck off with them
+AGAIN = 1.0  # seconds until a ledger that was locked is tried again
+FLUSH_SECONDS = 3.0  # for the last announcements of a process that stops
+
+
+class Announcer:
+    """Announces on a connection of its own for as long as the consumer's connection lasts."""
+
+    def __init__(
+        self, connect: Connect, settings: Settings, host: str, ioloop: Any, ledger: Ledger, state: State
+    ) -> None:
+        """Begin with what has not been announced before; `connect` opens a connection for the first announcement."""
+        self._exchange, self._ioloop, self._ledger, self._state = settings.event_exchange or "", ioloop, ledger, state
+        self._outbox = Outbox(connect, settings, host, ioloop, self._on_trouble, topology.EventExchange, AT_HAND)
+        self._host = socket.gethostname()
+        self._confirmed: list[int] = []  # orders to strike off the list
+        self._read = 0  # the number of the last order that was read from the list
+        self._scheduled = self._closed = False
+        self._drained: Callable[[], None] | None = None
+        self.wake()
+
+    def wake(self) -> None:
+        """Orders have been recorded: announce them soon."""
+        if not self._scheduled:
+            self._schedule(LINGER)
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """Announce what can be announced at once, then close the connection and call `done`."""
+        self._drained = done
+        self._ioloop.call_later(FLUSH_SECONDS, self._finish)
+        if self._state.event_obstacle:
+            self._finish()
+        elif not len(self._outbox):
+            self._work()
+
+    def close(self) -> None:
+        """Drop everything at hand: the consumer's connection is gone, or about to go."""
+        if not self._closed:
+            self._closed, self._state.event_obstacle = True, None
+            self._strike_off()
+            self._outbox.abort()
+
+    def _schedule(self, delay: float) -> None:
+        self._scheduled = True
+        self._ioloop.call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._scheduled = False
+        self._work()
+
+    def _work(self) -> None:
+        """Strike off what has been announced, and announce what comes next on the list."""
+        if self._closed:
+            return
+        room = AT_HAND - len(self._outbox)
+        try:
+            if self._confirmed:
+                self._ledger.announced(self._confirmed)
+                self._confirmed = []
+            # From its beginning where nothing is at hand: the numbers of orders that were forgotten are given again.
+            orders = self._ledger.unannounced(room, self._read if room < AT_HAND else 0) if room else []
+        except sqlite3.Error as error:
+            log.warning("the ledger can't tell which orders are to be announced (%s), trying again", error)
+            self._schedule(AGAIN)
+            return
+        for order in orders:
+            self._read = order.seq
+            done = partial(self._on_confirmed, order.seq)
+            self._outbox.send(announcement(order, self._exchange, self._host, done))
+        if self._drained and not len(self._outbox):
+            self._finish()
+
+    def _on_confirmed(self, seq: int) -> None:
+        self._confirmed.append(seq)
+        self._state.announced += 1
+        if not self._scheduled:
+            self._schedule(0 if self._drained else LINGER)
+
+    def _on_trouble(self, reason: str | None) -> None:
+        self._state.event_obstacle = self._outbox.obstacle if reason else None
+        if reason:
+            self._strike_off()
+            if self._drained:
+                self._finish()
+
+    def _strike_off(self) -> None:
+        """Strike off what has been announced so far, for the rest may wait for long, or be lost."""
+        try:
+            if self._confirmed:
+                self._ledger.announced(self._confirmed)
+                self._confirmed = []
+        except sqlite3.Error as error:
+            log.warning("%d orders may be announced twice (%s)", len(self._confirmed), error)
+
+    def _finish(self) -> None:
+        done, self._drained = self._drained, None
+        if done and not self._closed:
+            self._closed = True
+            self._strike_off()
+            self._outbox.close(done)
