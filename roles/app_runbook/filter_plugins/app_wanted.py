@@ -47,6 +47,7 @@ OPTIONAL: dict[str, Any] = {
     "releases_kept": 3,
     "index_url": "",
     "ca_bundle": "",
+    "require_hashes": True,
     "drain": None,
     "serial": [1, "100%"],
     "max_fail_percentage": 0,
@@ -80,6 +81,7 @@ def wanted(definition: Mapping[str, Any], sandbox: object = None, systems: objec
         "artifact": {name: artifact[name] for name in ("value", "url", "source")},
         "index_url": service["index_url"],
         "ca_bundle": service["ca_bundle"],
+        "require_hashes": service["require_hashes"],
         "cli": f"/usr/bin/{service['name']}",
         "rollout": {"serial": batches(serial), "max_fail_percentage": int(service["max_fail_percentage"])},
         "host": {

@@ -49,6 +49,7 @@ def test_what_a_definition_leaves_out_has_a_default() -> None:
         "artifact": {"value": "x.zip", "url": False, "source": "/x.zip"},
         "index_url": "",
         "ca_bundle": "",
+        "require_hashes": True,
         "cli": "/usr/bin/shipping",
         "rollout": {"serial": ["1", "100%"], "max_fail_percentage": 0},
     }
