@@ -98,3 +98,11 @@ def test_it_publishes_to_another_rabbitmq_once_the_inventory_says_so(shop_lab: T
         assert moved.code == 0, moved.output
         assert provision(shop_lab).changed > 0
         assert seconds_to_the_ledger(shop_lab) < 1
+
+
+def test_it_is_removed(shop_lab: TestLab) -> None:
+    run = shop_lab.playbook("remove", "--limit", PAYMENT)
+    assert run.code == 0, run.output
+    places = "/app /etc/payment /etc/systemd/system/payment* /usr/bin/payment"
+    left = f"ls -d {places} 2> /dev/null; getent passwd roboshop; :"
+    assert shop_lab.run(PAYMENT, "sh", "-c", left) == ""
