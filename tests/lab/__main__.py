@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
+from pathlib import Path
 
-from tests.lab import LabError, engine, image, matrix
+from tests.lab import LabError, engine, image, matrix, shop
 from tests.lab.ansible import ROOT, playbook
 from tests.lab.demo import show_orders
 from tests.lab.hosts import Host, Lab
 
 STATE = ROOT / ".lab"
+PAYMENT_PORT = 18080
 
 
 def lab(dispatch_hosts: int) -> Lab:
-    """The lab of ``inventories/lab``: one broker and as many Dispatch hosts as asked for."""
+    """The lab of ``inventories/lab``: one broker, as many Dispatch hosts as asked for, and one host of payment."""
     broker = Host("broker", "rabbitmq", 22200, ((5672, 5672), (15672, 15672)))
+    payment = Host("payment-1", "payment", 22199, ((8080, PAYMENT_PORT),))
     hosts = (Host(f"dispatch-{n}", "dispatch", 22200 + n) for n in range(1, dispatch_hosts + 1))
-    return Lab("lab", STATE, (broker, *hosts))
+    return Lab("lab", STATE, (broker, *hosts, payment))
 
 
-def up(dispatch_hosts: int, distribution: str) -> None:
+def up(dispatch_hosts: int, distribution: str, artifact: str) -> None:
     started = time.monotonic()
     print("1/4 container engine and host image", flush=True)
     client = engine.connect(STATE)
@@ -32,12 +36,16 @@ def up(dispatch_hosts: int, distribution: str) -> None:
     if others:
         raise LabError(f"{', '.join(others)} stand already, made of another image than {tag}; first `make lab-down`.")
     wanted.up(client, tag)
-    print("3/4 ansible-playbook -i inventories/lab playbooks/site.yml", flush=True)
-    run = playbook("site", watch=lambda line: print(line, end="", flush=True))
+    shop.write_artifact(STATE / "payment.zip")
+    books = ["playbooks/payment.yml"]
+    if artifact:
+        books += ["-e", json.dumps({"dispatch_artifact": str(Path(artifact).absolute())})]
+    print("3/4 ansible-playbook -i inventories/lab playbooks/site.yml", *books, flush=True)
+    run = playbook("site", *books, watch=lambda line: print(line, end="", flush=True))
     if run.code:
         raise LabError("the playbook failed; mend what it says above and run the command again")
     print("4/4 orders", flush=True)
-    show_orders(client, wanted)
+    show_orders(client, wanted, PAYMENT_PORT, of_ours=not artifact)
     if run.changed == 0:
         print("Nothing had to change: every host already is as the inventory describes it.")
     print(f"Done in {time.monotonic() - started:.0f} s.")
@@ -68,6 +76,7 @@ def main() -> int:
     boot = commands.add_parser("up", help="boot the hosts, provision them, send orders and show them dispatched")
     boot.add_argument("--hosts", type=int, default=1, metavar="N", help="how many Dispatch hosts (default: 1)")
     boot.add_argument("--distribution", default=image.DEFAULT, metavar="NAME", help=f"{names} (default: %(default)s)")
+    boot.add_argument("--artifact", default="", metavar="PATH", help="another artifact for Dispatch")
     commands.add_parser("down", help="remove the hosts, their network, image, key and secrets")
     images = commands.add_parser("image", help="make sure of the engine and of host images, and print their tags")
     images.add_argument("distributions", nargs="*", default=[image.DEFAULT], metavar="NAME", help=names)
@@ -76,7 +85,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.command == "up":
-            up(arguments.hosts, arguments.distribution)
+            up(arguments.hosts, arguments.distribution, arguments.artifact)
         elif arguments.command == "down":
             down()
         elif arguments.command == "matrix":

@@ -36,6 +36,12 @@ options:
     description: Path, on the host, of the CA bundle that vouches for the index. Empty for pip's own.
     type: str
     default: ""
+  require_hashes:
+    description:
+      - Whether what comes from an index needs a hash. Without hashes, the user nobody gets the wheels, and builds those
+        that the index lacks.
+    type: bool
+    default: true
   source:
     description: What error messages call the artifact.
     type: str
@@ -61,6 +67,10 @@ release:
   description: The release's directory.
   returned: success
   type: str
+unbuilt:
+  description: Whether a package without a wheel could not be built, for which a compiler may be missing.
+  returned: failure
+  type: bool
 """
 
 import os
@@ -79,6 +89,7 @@ def main() -> None:
             "interpreter": {"type": "path", "required": True},
             "index_url": {"type": "str", "default": "", "no_log": True},
             "ca_bundle": {"type": "str", "default": ""},
+            "require_hashes": {"type": "bool", "default": True},
             "source": {"type": "str", "required": True},
         },
         supports_check_mode=True,
@@ -88,7 +99,8 @@ def main() -> None:
     try:
         changed = not stands(plan.release, plan.sha256) if module.check_mode else build(plan)
     except (BuildError, OSError) as error:
-        module.fail_json(msg=failure(module.params["source"], error))
+        unbuilt = isinstance(error, BuildError) and error.unbuilt
+        module.fail_json(msg=failure(module.params["source"], error), unbuilt=unbuilt)
     module.exit_json(changed=changed, release=str(plan.release))
 
 

@@ -21,7 +21,8 @@ from typing import Any
 
 from ansible.module_utils.app_disk import remove, sync, sync_file_system
 from ansible.module_utils.app_releases import ACTIVATED, COMPLETE, DAMAGED, digest, exposed, live, stands
-from ansible.module_utils.app_requirements import RequirementError, requirements
+from ansible.module_utils.app_requirements import HASH, RequirementError, requirements
+from ansible.module_utils.app_wheels import WheelError, gather
 
 # Only root can write here. In /run/lock any user could open the lock and hold it for ever.
 LOCKS = Path("/run")
@@ -33,7 +34,12 @@ ELSEWHERE = "/"
 
 
 class BuildError(Exception):
-    """The release could not be built; the message says why, and what to do."""
+    """The release could not be built; the message says why, and what to do.
+
+    `unbuilt` says whether a package without a wheel could not be built, for which a compiler may be missing.
+    """
+
+    unbuilt = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Plan:
     interpreter: str
     index_url: str = ""  # may hold a password; "" for pip's own
     ca_bundle: str = ""  # "" for pip's own
+    require_hashes: bool = True  # of what comes from an index
 
 
 def build(plan: Plan) -> bool:
@@ -190,39 +197,59 @@ def _unpack(plan: Plan) -> None:
 def _make_venv(plan: Plan) -> None:
     """Make the release's venv and install what its requirements.txt names.
 
-    Only wheels are installed, since pip runs code of all other packages while it builds them. The artifact's SHA-256
-    covers the wheels that it carries; those from an index need hashes of their own.
+    Root installs only wheels, since pip runs code of all other packages while it builds them. The artifact's SHA-256
+    covers the wheels that it carries; those from an index need hashes of their own. Where the plan asks for no hashes,
+    a user without rights gets the wheels and builds those that are missing.
     """
     release, venv = plan.release, plan.release / "venv"
     # An artifact that carries pip needs neither the distribution's pip nor one in its venv.
     carried = sorted(release.glob("installer/pip-*.whl"))
     # An artifact that carries its wheels needs no index.
     offline = (release / "wheels").is_dir()
-    source = ["--no-index", "--find-links", str(release / "wheels")] if offline else ["--require-hashes"]
-    checked = release / ".requirements.txt"
+    checked, gathered = release / ".requirements.txt", release / ".gathered"
     try:
-        # pip reads what was checked, and not the file itself, which it might understand in another way.
-        checked.write_text("\n".join(requirements(release / "requirements.txt", not offline)), encoding="utf-8")
+        wanted = requirements(release / "requirements.txt", plan.require_hashes and not offline)
     except RequirementError as error:
         raise BuildError(str(error)) from error
+    # pip reads what was checked, and not the file itself, which it might understand in another way.
+    checked.write_text("\n".join(wanted), encoding="utf-8")
     _run(plan, plan.interpreter, "-I", "-m", "venv", *(["--without-pip"] if carried else []), str(venv))
-    pip = [str(carried[0] / "pip")] if carried else ["-m", "pip"]
+    pip = [str(venv / "bin/python"), "-I", *([str(carried[0] / "pip")] if carried else ["-m", "pip"])]
+    source = ["--require-hashes"]
+    if offline:
+        source = ["--no-index", "--find-links", str(release / "wheels")]
+    elif wanted and not plan.require_hashes and not any(HASH.search(line) for line in wanted):
+        source = ["--no-index", "--find-links", str(_gather(plan, pip, checked, gathered))]
     _run(
-        plan, str(venv / "bin/python"), "-I", *pip, "install", "--quiet", "--no-input", "--no-cache-dir",
-        "--disable-pip-version-check", "--only-binary", ":all:", *source, "--requirement", str(checked),
+        plan, *pip, "install", "--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check",
+        "--only-binary", ":all:", *source, "--requirement", str(checked),
     )  # fmt: skip
     checked.unlink()
+    remove(gathered)
     # Bytecode has to be compiled now, because the service can't write here. With -S no .pth file of a package is run.
     _run(plan, str(venv / "bin/python"), "-IS", "-m", "compileall", "-q", "-x", "/venv/", str(release))
 
 
+def _gather(plan: Plan, pip: list[str], checked: Path, place: Path) -> Path:
+    try:
+        wheels: Path = gather(pip, checked, place, _index(plan))
+        return wheels
+    except WheelError as error:
+        failure = BuildError(str(error))
+        failure.unbuilt = error.unbuilt
+        raise failure from error
+
+
+def _index(plan: Plan) -> dict[str, str]:
+    """pip's settings for the index. A URL with a password must not stand on a command line, which all can read."""
+    settings = {"PIP_INDEX_URL": plan.index_url, "PIP_CERT": plan.ca_bundle}
+    return {name: value for name, value in settings.items() if value}
+
+
 def _run(plan: Plan, *command: str) -> None:
     """Run a command. Raises BuildError with its output."""
-    # A URL with a password must not stand on a command line, which every user can read.
-    settings = {"PIP_INDEX_URL": plan.index_url, "PIP_CERT": plan.ca_bundle}
-    environment = {**os.environ, **{name: value for name, value in settings.items() if value}}
     done = subprocess.run(
-        command, cwd=ELSEWHERE, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        command, cwd=ELSEWHERE, env={**os.environ, **_index(plan)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     if done.returncode:
@@ -261,10 +288,10 @@ def _complete(plan: Plan, aside: Path) -> None:
     sync(release)
 
 
-def plan_of(values: Mapping[str, str]) -> Plan:
+def plan_of(values: Mapping[str, Any]) -> Plan:
     """The plan made of these values, whose keys are the names of its fields."""
     paths = {name: Path(values[name]) for name in ("artifact", "release")}
-    return Plan(**{**values, **paths})  # type: ignore[arg-type]  # the paths replace the strings they are made from
+    return Plan(**{**values, **paths})
 
 
 def failure(source: str, error: Exception) -> str:

@@ -21,10 +21,12 @@ def artifact(value: object, sha256: object, variable: str) -> dict[str, Any]:
     ``source`` (the URL or the absolute path), ``sha256`` (in hexadecimal) and ``faults``: each is a sentence that names
     `variable`, what is wrong and what to do.
     """
-    text, digest = str(value), str(sha256 or "")
+    text, digest = str(value or ""), str(sha256 or "")
     is_url = re.match(r"https?://", text) is not None
     source = text if is_url else str(Path.cwd() / Path(text).expanduser())
     described = {"value": text, "url": is_url, "source": source, "sha256": digest}
+    if not text:
+        return {**described, "faults": [f"{variable} is not set. Set it to an artifact's path or URL."]}
     if (digest and not SHA256.fullmatch(digest)) or (is_url and not digest):
         return {**described, "faults": [
             f'{variable}_sha256 is "{digest}". Set it to the 64 hexadecimal digits that `sha256sum` prints for the '

@@ -32,8 +32,25 @@ def secret(context: jinja2.runtime.Context, variable: str) -> dict[str, Any]:
     }
 
 
+@jinja2.pass_context
+def secret_faults(context: jinja2.runtime.Context, variable: str) -> list[str]:
+    """What is wrong with a variable that has to hold a secret, in a sentence that does not show it."""
+    found = secret(context, variable)
+    value = found["value"]
+    if found["fault"]:
+        return [found["fault"]]
+    if value is None or value == "":
+        return [
+            f"{variable} is not set. Put it into a vaulted file beside the inventory: ansible-vault create "
+            "<inventory>/group_vars/all/vault.yml"
+        ]
+    if not isinstance(value, str):
+        return [f'{variable} is a number to YAML, which changes how it is written. Put it in quotes: {variable}: "…"']
+    return []
+
+
 class FilterModule:
     """The filters of this file, by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"app_secret": secret}
+        return {"app_secret": secret, "app_secret_faults": secret_faults}

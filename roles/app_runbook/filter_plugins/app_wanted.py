@@ -26,12 +26,15 @@ ENTRY = {"comment": "RoboShop services", "shell": "/usr/sbin/nologin", "locked":
 HOME = {"owner": "root", "group": "root", "mode": "0755", "setype": "usr_t"}
 # A service that runs wild must not take the host with it (systemd.resource-control(5)). A definition can set its own.
 LIMITS = {"MemoryMax": "512M", "TasksMax": "64"}
+# The file among the credentials that holds those of them which the service finds in its environment.
+PRIVATE_ENVIRONMENT = "environment"
 # A definition may leave these out, and must have `name`, `description`, `artifact`, `command` and `cli`.
 OPTIONAL: dict[str, Any] = {
     "user": "roboshop",
     "home": "/app",
     "environment": {},
     "credentials": {},
+    "environment_credentials": {},
     "host_command": "",
     "notify": False,
     "check": "",
@@ -44,6 +47,7 @@ OPTIONAL: dict[str, Any] = {
     "releases_kept": 3,
     "index_url": "",
     "ca_bundle": "",
+    "require_hashes": True,
     "drain": None,
     "serial": [1, "100%"],
     "max_fail_percentage": 0,
@@ -77,6 +81,7 @@ def wanted(definition: Mapping[str, Any], sandbox: object = None, systems: objec
         "artifact": {name: artifact[name] for name in ("value", "url", "source")},
         "index_url": service["index_url"],
         "ca_bundle": service["ca_bundle"],
+        "require_hashes": service["require_hashes"],
         "cli": f"/usr/bin/{service['name']}",
         "rollout": {"serial": batches(serial), "max_fail_percentage": int(service["max_fail_percentage"])},
         "host": {
@@ -87,7 +92,7 @@ def wanted(definition: Mapping[str, Any], sandbox: object = None, systems: objec
             "sha256": artifact["sha256"],
             "configuration": configuration(service["name"]),
             "files": _files(service, sandbox),
-            "credentials": {name: _base64(secret) for name, secret in service["credentials"].items()},
+            "credentials": {name: _base64(secret) for name, secret in _secrets(service).items()},
             "check": service["check"],
             "ready_url": service["ready_url"],
             "start_seconds": int(service["start_seconds"]),
@@ -131,6 +136,7 @@ def _files(service: Mapping[str, Any], sandbox: Any) -> dict[str, dict[str, str]
         "directives": directives,
         "environment_file": places["environment"][1],
         "credentials_directory": f"{configuration(service['name'])}/credentials",
+        "private_environment": PRIVATE_ENVIRONMENT if service["environment_credentials"] else "",
     }
     return {
         name: {"path": path, "mode": mode, "content": _template(template).render(values)}
@@ -148,6 +154,21 @@ def _template(name: str) -> jinja2.Template:
         autoescape=False,  # noqa: S701 - these are units and shell, no HTML
     )
     return environment.get_template(name)
+
+
+def _secrets(service: Mapping[str, Any]) -> dict[str, Any]:
+    """The files of the directory of credentials, by name: each credential's, and the secret environment's."""
+    named = service["environment_credentials"]
+    if not named:
+        return dict(service["credentials"])
+    lines = [f"{variable}={_quoted(service['credentials'][named[variable]])}\n" for variable in sorted(named)]
+    return {**service["credentials"], PRIVATE_ENVIRONMENT: "".join(lines)}
+
+
+def _quoted(value: object) -> str:
+    """A value as an environment file has it: within double quotes, a backslash escapes (systemd.exec(5))."""
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _base64(secret: object) -> str:
@@ -191,6 +212,7 @@ def faults(service: Mapping[str, Any], sandbox: object, systems: object) -> list
         for key, value in service["environment"].items():
             if re.search(r"[\r\n\0]", str(value)):
                 found.append(f"{name}_environment.{key} has a line break. Set it to a value of one line.")
+    found += _environment_credential_faults(service)
     if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", str(service["home"])):
         found.append(
             f"The home of {name} is {service['home']}. Set it to an absolute path of a directory that is the service's "
@@ -204,6 +226,32 @@ def faults(service: Mapping[str, Any], sandbox: object, systems: object) -> list
             "it out."
         )
     return found + _system_faults(systems)
+
+
+def _environment_credential_faults(service: Mapping[str, Any]) -> list[str]:
+    name, named, credentials = service["name"], service["environment_credentials"], service["credentials"]
+    if not isinstance(named, Mapping):
+        return [f"{name}_environment_credentials is not a dictionary. Set it to credentials by variables' names."]
+    found = []
+    if named and PRIVATE_ENVIRONMENT in credentials:
+        found.append(
+            f"{name} has a credential named {PRIVATE_ENVIRONMENT}, which is the file of its environment_credentials. "
+            "Give the credential another name."
+        )
+    for variable, credential in named.items():
+        what = f"{name}_environment_credentials.{variable}"
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(variable)):
+            found.append(f"{what} is no name of a variable. Take letters, digits and underscores.")
+        elif variable in service["environment"]:
+            found.append(f"{what} is in {name}_environment, too. Leave it out there: everybody can read that.")
+        elif credential not in credentials:
+            found.append(f"{what} is {credential}, and {name} has no such credential. Set it to the name of one.")
+        elif re.search(r"[\r\n\0]", str(credentials[credential])):
+            found.append(
+                f"{what}: the credential {credential} has a line break, which no variable of a service can hold. Set "
+                "it to a value of one line."
+            )
+    return found
 
 
 def _system_faults(systems: object) -> list[str]:

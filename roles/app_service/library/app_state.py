@@ -118,6 +118,7 @@ steps:
 """
 
 from ansible.module_utils.app_arguments import WANTED
+from ansible.module_utils.app_neighbours import SharedHomeError
 from ansible.module_utils.app_survey import compare
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.runtime_systems import UnsupportedSystemError
@@ -127,7 +128,7 @@ def main() -> None:
     module = AnsibleModule({"wanted": WANTED}, supports_check_mode=True)
     try:
         found = compare(module.params["wanted"])
-    except (UnsupportedSystemError, OSError) as error:
+    except (UnsupportedSystemError, SharedHomeError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, **found)
 

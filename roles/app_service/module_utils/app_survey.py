@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.module_utils import app_host
 from ansible.module_utils.app_comparison import Wanted, as_text, diff, service_changes
+from ansible.module_utils.app_neighbours import SharedHomeError, require_own_home
 from ansible.module_utils.app_releases import directory, live, stands
 from ansible.module_utils.runtime_systems import UnsupportedSystemError, this_system
 
@@ -16,8 +17,9 @@ from ansible.module_utils.runtime_systems import UnsupportedSystemError, this_sy
 def compare(wanted: Wanted) -> dict[str, Any]:
     """What differs, and which of the runbook's steps have something to do; RETURN in library/app_state.py has the rest.
 
-    Raises UnsupportedSystemError, and OSError for what can't be read.
+    Raises UnsupportedSystemError, SharedHomeError, and OSError for what can't be read.
     """
+    require_own_home(wanted["name"], wanted["home"]["path"])
     runtime = this_system(wanted["systems"])
     home, account = Path(wanted["home"]["path"]), wanted["account"]
     release = directory(home, wanted["sha256"], runtime.interpreter)
@@ -74,7 +76,7 @@ def main(wanted: Mapping[str, Any]) -> int:
     try:
         found = compare(wanted)
         found["diff"] = as_text(diff(wanted, Path(found["release"])))
-    except (UnsupportedSystemError, OSError) as error:
+    except (UnsupportedSystemError, SharedHomeError, OSError) as error:
         found = {"failure": str(error)}
     print(json.dumps(found))
     return 0

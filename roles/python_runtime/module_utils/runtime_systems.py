@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Runtime:
     interpreter: str
     packages: list[str]
     manager: str  # apt or dnf
+    compiler: list[str] = field(default_factory=list)  # the packages that build what has no wheel
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -50,7 +51,8 @@ def choose(os_release: str, systems: Table) -> Runtime:
         row = systems.get(f"{name}-{major}")
         if row is not None:
             manager = "apt" if "debian" in names else "dnf"
-            return Runtime(str(row["interpreter"]), list(row.get("packages", [])), manager)
+            packages, compiler = (list(row.get(kind, [])) for kind in ("packages", "compiler"))
+            return Runtime(str(row["interpreter"]), packages, manager, compiler)
     name, supported = values.get("PRETTY_NAME", "This system"), ", ".join(sorted(systems))
     raise UnsupportedSystemError(
         f"{name} is not a supported system. Supported: {supported} (rhel covers Rocky, Alma and CentOS Stream, too). "

@@ -29,7 +29,7 @@ def said(
     """Run a playbook on this machine, which is both a broker's host and Dispatch's; return what a refusal said."""
     inventory = directory / "hosts.json"
     hosts = {"hosts": {"here": {**HERE, **(variables or {})}}}
-    inventory.write_text(json.dumps({"all": {"children": {"dispatch": hosts, "rabbitmq": hosts}}}))
+    inventory.write_text(json.dumps({"all": {"children": dict.fromkeys(("dispatch", "payment", "rabbitmq"), hosts)}}))
     done = subprocess.run(
         [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), f"playbooks/{book}.yml", *arguments],
         cwd=ROOT,
@@ -69,6 +69,22 @@ def test_a_page_that_can_t_be_written_is_a_note_below_the_findings(tmp_path: Pat
     assert "Set dispatch_doctor_page to a path that you can write to" in told
 
 
+def test_all_that_is_wrong_with_the_values_of_payment_is_told_at_once(tmp_path: Path) -> None:
+    given = {"payment_amqp_host": "amqp://rabbit", "payment_cart_host": "", "payment_amqp_password": 1234}
+    told = said("payment", tmp_path, variables=given)
+    assert 'payment_amqp_host is "amqp://rabbit". Set it in the inventory to an address or name alone' in told
+    assert "payment_cart_host is not set" in told
+    assert "payment_user_host is not set" in told
+    assert "payment_amqp_password is a number to YAML" in told
+    assert "1234" not in told
+
+
+def test_payment_without_an_artifact_is_refused(tmp_path: Path) -> None:
+    hosts = dict.fromkeys(("payment_amqp_host", "payment_cart_host", "payment_user_host"), "shop")
+    told = said("payment", tmp_path, variables={**hosts, "payment_amqp_password": "x"})
+    assert "payment_artifact is not set. Set it to an artifact's path or URL" in told
+
+
 def test_a_directory_of_certificates_that_can_t_be_written_is_named(tmp_path: Path) -> None:
     given = ["-e", "rabbitmq_password=x", "-e", "rabbitmq_tls=true", "-e", "rabbitmq_tls_directory=/proc/none/tls"]
     systems = {"python_runtime_systems": this_system()}
@@ -85,13 +101,18 @@ def this_system() -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("book", "variable", "secret"),
-    [("site", "rabbitmq", "Xy{#9kQ-secret"), ("dispatch", "dispatch_amqp", "Xy{{ secret }}")],
+    [
+        ("site", "rabbitmq", "Xy{#9kQ-secret"),
+        ("dispatch", "dispatch_amqp", "Xy{{ secret }}"),
+        ("payment", "payment_amqp", "Xy{{ secret }}"),
+    ],
 )
 def test_a_password_that_ansible_takes_for_a_template_is_not_shown(
     tmp_path: Path, book: str, variable: str, secret: str
 ) -> None:
     file = tmp_path / "passwords.yml"
-    file.write_text(f'dispatch_amqp_password: "{secret}"\nrabbitmq_password: "{{{{ dispatch_amqp_password }}}}"\n')
+    others = "".join(f'{name}_password: "{{{{ dispatch_amqp_password }}}}"\n' for name in ("rabbitmq", "payment_amqp"))
+    file.write_text(f'dispatch_amqp_password: "{secret}"\n{others}')
     told = said(book, tmp_path, "-e", f"@{file}", "-vvv")
     assert f"{variable}_password, or a variable that it refers to, is a template that can" in told
     assert f'{variable}_password: !unsafe "…"' in told

@@ -12,6 +12,14 @@ from tests.lab.ansible import playbook
 LIMITED = [f"{book} --limit env_dev" for book in ("dispatch", "doctor", "releases", "rollback", "site")]
 
 
+def test_no_host_of_payment_is_an_error(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text("all: {}\n")
+    run = playbook("payment", inventory=inventory)
+    assert run.code != 0
+    assert "The inventory has no host in the group payment" in run.output
+
+
 @pytest.mark.parametrize("command", ["check", "doctor", *LIMITED])
 def test_no_dispatch_host_is_an_error(command: str, tmp_path: Path) -> None:
     inventory = tmp_path / "hosts.yml"

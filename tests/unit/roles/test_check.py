@@ -119,6 +119,18 @@ def test_a_check_has_all_that_the_start_would_have(checked: Checked) -> None:
     assert f"ExecStart=\nExecStart={checked.host.release('new')}/{CHECK}\n" in last
 
 
+def test_a_check_has_the_new_secrets_in_its_environment(checked: Checked) -> None:
+    given = {**SERVICE, "environment_credentials": {"AMQP_PASS": "amqp_password"}}
+    unit = app_wanted.wanted(given)["host"]["files"]["unit"]["content"]
+    checked.host.wanted["files"]["unit"]["content"] = checked.local(unit)
+    assert checked.failure() == ""
+    lines = checked.written["dispatch-switch-check.service"].splitlines()
+    assert [line for line in lines if line.startswith("EnvironmentFile=")] == [
+        f"EnvironmentFile={checked.staged}/environment",
+        f"EnvironmentFile={checked.staged}/credentials/environment",
+    ]
+
+
 def test_a_check_has_the_drop_ins_of_the_real_unit(checked: Checked) -> None:
     checked.drop_in("usr-units", "a.conf", "hidden by the one in /etc")
     checked.drop_in("etc-units", "a.conf", "# a")

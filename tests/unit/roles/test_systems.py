@@ -28,6 +28,7 @@ def test_a_system_is_known_by_its_os_release(release: str, python: str, manager:
     assert runtime.interpreter == f"/usr/bin/{python}"
     assert runtime.manager == manager
     assert all(package.startswith(python) for package in runtime.packages)
+    assert runtime.compiler == ["gcc", f"{python}-dev" if manager == "apt" else f"{python}-devel"]
     assert runtime.packages
 
 
@@ -48,7 +49,7 @@ def test_a_system_that_the_table_lacks_is_told_what_it_holds() -> None:
 def test_the_system_itself_comes_before_those_it_is_like() -> None:
     table = {"rhel-9": {"interpreter": "/like"}, "rocky-9": {"interpreter": "/itself"}}
     runtime = runtime_systems.choose('ID=rocky\nID_LIKE="rhel fedora"\nVERSION_ID=9.6', table)
-    assert (runtime.interpreter, runtime.packages) == ("/itself", [])
+    assert (runtime.interpreter, runtime.packages, runtime.compiler) == ("/itself", [], [])
 
 
 def test_this_system_is_the_one_whose_os_release_stands_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import app_wanted
 import pytest
 import yaml
 from ansible.module_utils import app_arguments, app_comparison, app_proof, app_undo
+from hypothesis import given
+from hypothesis import strategies as st
 
 SHA256 = "0d69affe422b7351fa18c44472a02542ad1421302eade9e9602a9975c5869840"
 HIDDEN = "not-to-be-seen"
@@ -46,6 +49,7 @@ def test_what_a_definition_leaves_out_has_a_default() -> None:
         "artifact": {"value": "x.zip", "url": False, "source": "/x.zip"},
         "index_url": "",
         "ca_bundle": "",
+        "require_hashes": True,
         "cli": "/usr/bin/shipping",
         "rollout": {"serial": ["1", "100%"], "max_fail_percentage": 0},
     }
@@ -109,6 +113,27 @@ def test_a_definition_without_what_it_needs_is_refused(name: str) -> None:
         ({"environment": "a=b"}, "shipping_environment is not a dictionary"),
         ({"environment": {"HOOK": "a\nb"}}, "shipping_environment.HOOK has a line break"),
         ({"environment": {"HOOK": "a\0b"}}, "shipping_environment.HOOK has a line break"),
+        ({"environment_credentials": "a=b"}, "shipping_environment_credentials is not a dictionary"),
+        (
+            {"environment_credentials": {"A": "pin"}},
+            "shipping_environment_credentials.A is pin, and shipping has no such",
+        ),
+        (
+            {"environment_credentials": {"A=B": "pin"}, "credentials": {"pin": "1"}},
+            "shipping_environment_credentials.A=B is no name of a variable",
+        ),
+        (
+            {"environment_credentials": {"A": "pin"}, "credentials": {"pin": "1"}, "environment": {"A": 1}},
+            "shipping_environment_credentials.A is in shipping_environment, too",
+        ),
+        (
+            {"environment_credentials": {"A": "pin"}, "credentials": {"pin": f"{HIDDEN}\n"}},
+            "shipping_environment_credentials.A: the credential pin has a line break",
+        ),
+        (
+            {"environment_credentials": {"A": "pin"}, "credentials": {"pin": "1", "environment": "2"}},
+            "shipping has a credential named environment",
+        ),
         ({"home": "app"}, "The home of shipping is app. Set it to an absolute path"),
         ({"home": "/"}, "The home of shipping is /. Set it to an absolute path"),
         ({"limits": "none"}, "shipping_limits is not a dictionary"),
@@ -123,6 +148,7 @@ def test_bad_values_are_refused(given: dict[str, Any], said: str) -> None:
     (fault,) = document["faults"]
     assert fault.startswith(said)
     assert list(document) == ["faults"]
+    assert HIDDEN not in fault
 
 
 def test_bad_values_of_other_roles_are_refused() -> None:
@@ -203,6 +229,33 @@ def test_secrets_are_base64_and_in_no_file() -> None:
     bare = json.dumps({**document, "host": {**document["host"], "credentials": {}}})
     assert document["host"]["credentials"]["password"] not in bare
     assert HIDDEN not in json.dumps(wanted(credentials={"password": HIDDEN}, serial=[]))
+
+
+def test_a_secret_of_the_environment_is_in_a_file_among_the_credentials_alone() -> None:
+    given = {"password": HIDDEN, "pin": 1234}
+    document = wanted(credentials=given, environment_credentials={"PIN": "pin", "AMQP_PASS": "password"})
+    files = document["host"]["credentials"]
+    assert files.keys() == {"password", "pin", "environment"}
+    assert base64.b64decode(files["environment"]).decode() == f'AMQP_PASS="{HIDDEN}"\nPIN="1234"\n'
+    (staged,) = (file for file in app_comparison.files(document["host"]) if file["name"] == "credentials/environment")
+    assert (staged["path"], staged["mode"]) == ("/etc/shipping/credentials/environment", "0600")
+    assert HIDDEN not in json.dumps(document)
+    assert [line for line in unit(document) if line.startswith("EnvironmentFile=")] == [
+        "EnvironmentFile=/etc/shipping/environment",
+        "EnvironmentFile=/etc/shipping/credentials/environment",
+    ]
+    command = document["host"]["files"]["command"]["content"]
+    assert "  --property=EnvironmentFile=/etc/shipping/credentials/environment \\\n" in command
+    # The file is no credential that the service could find in its directory.
+    assert "LoadCredential=environment:" not in json.dumps(document)
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=40))
+def test_a_secret_of_the_environment_stays_as_it_is(value: str) -> None:
+    # systemd.exec(5): within double quotes a backslash escapes as in a shell.
+    document = wanted(credentials={"password": value}, environment_credentials={"AMQP_PASS": "password"})
+    text = base64.b64decode(document["host"]["credentials"]["environment"]).decode()
+    assert shlex.split(text, comments=True) == [f"AMQP_PASS={value}"]
 
 
 # What stands in two places, because one of them is read where the other can't be, has to agree.

@@ -1,0 +1,88 @@
+"""The lab's payment: it takes the requests that RoboShop's payment takes, and publishes the orders that it publishes.
+
+It also answers as the cart and user services do, because the lab has none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable
+from http.client import HTTPConnection
+from typing import Any
+
+import pika
+
+EXCHANGE, KEY = "robot-shop", "orders"
+ANSWER_SECONDS = 5
+# Other services listen on the same port in all of the shop.
+PORT = 8080
+
+Start = Callable[[str, list[tuple[str, str]]], object]
+
+
+class RefusedError(Exception):
+    """A request that payment can't serve; the message says why."""
+
+
+def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+    """The WSGI application that payment.ini names."""
+    try:
+        status, answer = "200 OK", answer_to(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ)
+    except RefusedError as error:
+        status, answer = "400 Bad Request", str(error)
+    except LookupError:
+        status, answer = "404 Not Found", "not found"
+    start_response(status, [("Content-Type", "application/json" if answer.startswith("{") else "text/plain")])
+    return [answer.encode()]
+
+
+def answer_to(method: str, path: str, environ: dict[str, Any]) -> str:
+    """What a request is answered. Raises RefusedError, and LookupError for what payment does not have."""
+    place, _, who = path.lstrip("/").partition("/")
+    if (method, place) == ("GET", "health"):
+        return "OK"
+    if (method, place) == ("POST", "pay") and who:
+        return json.dumps({"orderid": pay(who, cart_in(environ))})
+    if (method, place) in {("POST", "order"), ("DELETE", "cart")}:
+        return "OK"  # as the services user and cart say
+    raise LookupError(path)
+
+
+def cart_in(environ: dict[str, Any]) -> dict[str, Any]:
+    """The cart of a request. Raises RefusedError."""
+    try:
+        cart = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+    except ValueError as error:
+        raise RefusedError(f"the cart is no JSON: {error}") from error
+    if not isinstance(cart, dict) or not cart.get("items"):
+        raise RefusedError("the cart is empty")
+    return cart
+
+
+def pay(user: str, cart: dict[str, Any]) -> str:
+    """Take a payment, publish the order, note it in the user's history, delete the cart; return the order's id."""
+    order = str(uuid.uuid4())
+    publish({"orderid": order, "user": user, "cart": cart})
+    ask("POST", "USER_HOST", f"order/{user}", {"orderid": order, "cart": cart})
+    ask("DELETE", "CART_HOST", f"cart/{user}", None)
+    return order
+
+
+def publish(order: dict[str, Any]) -> None:
+    """Publish as RoboShop's payment does: declare the exchange alone, send a transient message with headers alone."""
+    credentials = pika.PlainCredentials(os.environ["AMQP_USER"], os.environ["AMQP_PASS"])
+    parameters = pika.ConnectionParameters(os.environ["AMQP_HOST"], credentials=credentials)
+    with pika.BlockingConnection(parameters) as connection:
+        channel = connection.channel()
+        channel.exchange_declare(EXCHANGE, "direct", durable=True)
+        channel.basic_publish(EXCHANGE, KEY, json.dumps(order), pika.BasicProperties(headers={}))
+
+
+def ask(method: str, service: str, path: str, body: object) -> None:
+    """Ask another service of the shop, whose host the environment names."""
+    connection = HTTPConnection(os.environ[service], PORT, timeout=ANSWER_SECONDS)
+    connection.request(method, f"/{path}", json.dumps(body), {"Content-Type": "application/json"})
+    connection.getresponse().read()
+    connection.close()
