@@ -39,6 +39,7 @@ OPTIONAL: dict[str, Any] = {
     "notify": False,
     "check": "",
     "ready_url": "",
+    "ready_log": "",
     "fatal_exit_codes": [],
     "limits": {},
     "unit_overrides": {},
@@ -93,6 +94,7 @@ def wanted(definition: Mapping[str, Any], sandbox: object = None, systems: objec
             "credentials": {name: _base64(secret) for name, secret in _secrets(service).items()},
             "check": service["check"],
             "ready_url": service["ready_url"],
+            "ready_log": service["ready_log"],
             "start_seconds": int(service["start_seconds"]),
             "stop_seconds": int(service["stop_seconds"]),
             "releases_kept": int(service["releases_kept"]),
@@ -215,6 +217,13 @@ def faults(service: Mapping[str, Any], sandbox: object, systems: object) -> list
         found.append(
             f"The home of {name} is {service['home']}. Set it to an absolute path of a directory that is the service's "
             "alone, such as /app."
+        )
+    try:
+        re.compile(str(service["ready_log"]))
+    except re.error as error:
+        found.append(
+            f"{name}_ready_log is {service['ready_log']}, and that is no regular expression: {error}. Correct it, or "
+            "leave it empty for systemd's word alone."
         )
     if service["index_url"] and not re.fullmatch(r"https?://\S+", str(service["index_url"])):
         found.append(f"{name}_index_url is no URL. Set it to that of a package index, or leave it out.")

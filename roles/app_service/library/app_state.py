@@ -55,6 +55,12 @@ options:
         description: An http URL on the host that answers 200 once the service is ready.
         type: str
         default: ""
+      ready_log:
+        description:
+          - A regular expression of Python's that a line of the service's journal matches once it is ready.
+          - It counts in the proof of a start alone. The journal of a service that runs may have been rotated since.
+        type: str
+        default: ""
       start_seconds:
         description: Seconds the service may take to be ready.
         type: float

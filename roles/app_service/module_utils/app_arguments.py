@@ -18,6 +18,7 @@ WANTED: dict[str, Any] = {
         "credentials": {"type": "dict", "default": {}, "no_log": True},
         "check": {"type": "str", "default": ""},
         "ready_url": {"type": "str", "default": ""},
+        "ready_log": {"type": "str", "default": ""},
         "start_seconds": {"type": "float", "default": 60},
         "stop_seconds": {"type": "float", "default": 30},
         "releases_kept": {"type": "int", "default": 3},

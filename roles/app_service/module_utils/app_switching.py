@@ -271,8 +271,9 @@ def restore(service: Service) -> str:
             with suppress(OSError):  # it holds other drop-ins, or is not there
                 directory.rmdir()
         return "There was nothing before it to go back to; the service is removed again."
-    # A service set up by hand need not answer at the URL, so systemd's word has to do.
-    service, what = (service, f"Release {release.name}") if release else (replace(service, ready_url=""), "The unit")
+    # A service set up by hand need not answer at the URL, nor write that line, so systemd's word has to do.
+    by_hand = replace(service, ready_url="", ready_log="")
+    service, what = (service, f"Release {release.name}") if release else (by_hand, "The unit")
     try:
         restart(service)
     except (UnhealthyError, app_host.CommandError) as error:

@@ -44,6 +44,7 @@ class Host:
             "credentials": {"password": base64.b64encode(b"new secret").decode()},
             "check": "",
             "ready_url": "",
+            "ready_log": "",
             "start_seconds": 5,
             "stop_seconds": 1,
             "releases_kept": 3,
