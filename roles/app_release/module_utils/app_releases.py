@@ -42,6 +42,12 @@ def directory(home: Path, sha256: str, interpreter: str) -> Path:
     return home / "releases" / f"{sha256[:ID_DIGITS]}-{Path(interpreter).name}"
 
 
+def kind_of(release: str) -> str:
+    """What a release is, by its id: ``python``, ``go`` or ``binary``."""
+    runtime = release.partition("-")[2]
+    return "binary" if runtime == "binary" else "go" if runtime.startswith("go") else "python"
+
+
 def digest(release: Path) -> str:
     """One SHA-256 over the names, kinds, modes, owners and sizes of a release, in hexadecimal.
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Service:
     live: dict[str, Path]  # where each staged file or directory goes
     ready_url: str
     ready_log: str  # what a line of the journal has to match once, in each start
+    proofs: Mapping[str, tuple[str, str]]  # these two, by the kind of a release
+    check_zip: str  # the program of the check, where the release has none
     budget: float  # seconds within which it has to be ready
     stop_seconds: float  # seconds systemd gives it to end
 
@@ -54,7 +56,9 @@ class Service:
 def service_of(wanted: Mapping[str, Any]) -> Service:
     """The service that the document of what is wanted describes."""
     configuration = Path(wanted["configuration"])
-    public = {name: Path(file["path"]) for name, file in wanted["files"].items()}
+    # A file that only a release of another kind has is live, too, as long as that release is.
+    parts = [wanted, *wanted["kinds"].values()]
+    public = {name: Path(file["path"]) for part in parts for name, file in part["files"].items()}
     return Service(
         name=wanted["name"],
         user=wanted["account"]["name"],
@@ -63,9 +67,17 @@ def service_of(wanted: Mapping[str, Any]) -> Service:
         live={**public, "credentials": configuration / "credentials"},
         ready_url=wanted["ready_url"],
         ready_log=wanted["ready_log"],
+        proofs={kind: (part["ready_url"], part["ready_log"]) for kind, part in wanted["kinds"].items()},
+        check_zip=wanted["check_zip"],
         budget=wanted["start_seconds"],
         stop_seconds=wanted["stop_seconds"],
     )
+
+
+def proven_as(service: Service, kind: str) -> Service:
+    """The service with what proves a release of this kind; where that is not known, systemd's word has to do."""
+    ready_url, ready_log = service.proofs.get(kind, ("", ""))
+    return replace(service, ready_url=ready_url, ready_log=ready_log)
 
 
 def restart(service: Service) -> None:
