@@ -20,7 +20,7 @@ def compare(wanted: Wanted) -> dict[str, Any]:
     """
     runtime = this_system(wanted["systems"])
     home, account = Path(wanted["home"]["path"]), wanted["account"]
-    release = directory(home, wanted["sha256"], runtime.interpreter)
+    release = directory(home, wanted["sha256"], "python", runtime.interpreter)
     packages = app_host.missing_packages(runtime.packages)
     found_account = app_host.account(account["name"])
     lacks_account = found_account is None or (
