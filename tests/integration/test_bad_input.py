@@ -121,11 +121,11 @@ def test_an_artifact_with_another_checksum(site: Site, artifact: Path) -> None:
     site.refused(digest, f"dispatch_artifact_sha256 says {'0' * 64}", dispatch_artifact_sha256="0" * 64)
 
 
-def test_an_artifact_without_requirements(site: Site, tmp_path: Path) -> None:
+def test_an_artifact_of_no_kind(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "dispatch.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("dispatch/requirements.txt", "pika\n")
-    site.refused(f"dispatch_artifact is {path}", "no requirements.txt at its root", dispatch_artifact=str(path))
+    site.refused(f"dispatch_artifact is {path}", "none of the three that can be installed", dispatch_artifact=str(path))
 
 
 def test_a_url_without_a_checksum(site: Site) -> None:

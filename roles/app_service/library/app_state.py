@@ -41,6 +41,10 @@ options:
           - Empty for a URL whose artifact no host has fetched. A release that stands is known by its directory's name.
         type: str
         default: ""
+      go:
+        description: The version of Go that the artifact asks for, or an empty string.
+        type: str
+        default: ""
       kinds:
         description:
           - What is wanted where the release is of this kind, for each kind that the service runs.
@@ -128,6 +132,7 @@ from ansible.module_utils.app_arguments import WANTED
 from ansible.module_utils.app_comparison import UnfitError
 from ansible.module_utils.app_survey import compare
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.go_version import GoVersionError
 from ansible.module_utils.runtime_systems import UnsupportedSystemError
 
 
@@ -135,7 +140,7 @@ def main() -> None:
     module = AnsibleModule({"wanted": WANTED}, supports_check_mode=True)
     try:
         found = compare(module.params["wanted"])
-    except (UnsupportedSystemError, UnfitError, OSError) as error:
+    except (UnsupportedSystemError, GoVersionError, UnfitError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, **found)
 

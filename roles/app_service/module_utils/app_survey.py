@@ -7,25 +7,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import app_host
+from ansible.module_utils import app_host, go_version
 from ansible.module_utils.app_comparison import UnfitError, Wanted, as_text, diff, of_kind, service_changes
 from ansible.module_utils.app_releases import ID_DIGITS, directory, kind_of, live, stands
+from ansible.module_utils.go_version import GoVersionError
 from ansible.module_utils.runtime_systems import UnsupportedSystemError, this_system
 
 
 def compare(wanted: Wanted) -> dict[str, Any]:
     """What differs, and which of the runbook's steps have something to do; RETURN in library/app_state.py has the rest.
 
-    Raises UnsupportedSystemError, UnfitError, and OSError for what can't be read.
+    Raises UnsupportedSystemError, GoVersionError, UnfitError, and OSError for what can't be read.
     """
     home, account = Path(wanted["home"]["path"]), wanted["account"]
     kind = wanted["kind"] or _standing_kind(home, wanted["sha256"])
     if not kind:
         return _unfetched(wanted)
     wanted = of_kind(wanted, kind)
-    runtime = this_system(wanted["systems"])
-    release = directory(home, wanted["sha256"], runtime.interpreter)
-    packages = app_host.missing_packages(runtime.packages)
+    runtime = this_system(wanted["systems"], kind)
+    if kind == "go" and go_version.older(runtime.version, wanted["go"]):
+        raise UnfitError(f"{wanted['name']}_artifact: {go_version.too_old(runtime.version, wanted['go'])}.")
+    release = directory(home, wanted["sha256"], kind, runtime.version or runtime.interpreter)
+    packages = app_host.missing_packages(runtime.packages) if runtime.packages else []
     found_account = app_host.account(account["name"])
     lacks_account = found_account is None or (
         not found_account.get("foreign")
@@ -118,7 +121,7 @@ def main(wanted: Mapping[str, Any]) -> int:
     try:
         found = compare(wanted)
         found["diff"] = as_text(diff(of_kind(wanted, found["kind"]), Path(found["release"]))) if found["kind"] else []
-    except (UnsupportedSystemError, UnfitError, OSError) as error:
+    except (UnsupportedSystemError, GoVersionError, UnfitError, OSError) as error:
         found = {"failure": str(error)}
     print(json.dumps(found))
     return 0

@@ -24,7 +24,7 @@ class Host:
         self.root = root
         self.wanted = self.asked()
         home = Path(self.wanted["home"]["path"])
-        self.release = directory(home, SHA256, INTERPRETER)
+        self.release = directory(home, SHA256, "python", INTERPRETER)
         self.release.mkdir(parents=True)
         (self.release / "code.py").touch()
         (self.release / COMPLETE).write_text(f"{SHA256}\n{digest(self.release)}\n")
@@ -67,7 +67,7 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(app_survey, "this_system", lambda _: Runtime(INTERPRETER, ["python3.11-venv"], "apt"))
+    monkeypatch.setattr(app_survey, "this_system", lambda *_: Runtime(INTERPRETER, ["python3.11-venv"], "apt"))
     monkeypatch.setattr(app_host, "missing_packages", lambda _: [])
     monkeypatch.setattr(app_host, "account", lambda _: ENTRY)
     monkeypatch.setattr(app_host, "unit", lambda *_: {"UnitFileState": "enabled", "ActiveState": "active"})
@@ -189,6 +189,16 @@ def test_an_artifact_of_which_no_release_stands_has_to_be_fetched_first(
     assert '"diff": []' in capsys.readouterr().out
     host.wanted["kind"] = "python"
     assert found.keys() == app_survey.compare(host.wanted).keys()
+
+
+def test_go_that_is_too_old_for_an_artifact_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.wanted.update(kind="go", go="1.21.3")
+    host.wanted["kinds"]["go"] = host.wanted["kinds"]["python"]
+    monkeypatch.setattr(app_survey, "this_system", lambda *_: Runtime(compiler="/usr/bin/go", version="1.19"))
+    with pytest.raises(app_comparison.UnfitError, match=r"dispatch_artifact: its go[.]mod asks for Go 1[.]21[.]3"):
+        app_survey.compare(host.wanted)
+    monkeypatch.setattr(app_survey, "this_system", lambda *_: Runtime(compiler="/usr/bin/go", version="1.21"))
+    assert app_survey.compare(host.wanted)["release"].endswith(f"/{SHA256[:12]}-go1.21")
 
 
 def test_an_artifact_of_a_kind_that_the_service_does_not_run_is_told(
