@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +20,16 @@ ROLES = Path(__file__).resolve().parents[2]
 # Ansible loads this file by its path, and finds no other file beside it.
 sys.path.append(str(ROLES / "app_runbook" / "filter_utils"))
 
-from app_faults import KINDS, PRIVATE_ENVIRONMENT, batches, faults, kinds_faults, private_faults  # noqa: E402 - only now can it be found
+from app_faults import (  # noqa: E402 - only now can it be found
+    KINDS,
+    PRIVATE_ENVIRONMENT,
+    TABLES,
+    batches,
+    faults,
+    kinds_faults,
+    private_faults,
+    system_faults,
+)
 
 # Both engines render these templates, so they belong to no role.
 TEMPLATES = ROLES.parent / "templates"
@@ -59,11 +69,6 @@ OPTIONAL: dict[str, Any] = {
     # What differs where a release is of another kind; see KINDS and OF_A_KIND in app_faults.py.
     "kinds": {"python": {}},
 }
-# Where each kind's table of systems stands, which says what builds and runs it; a binary needs neither.
-TABLES = {
-    "python": ("python_runtime", "python_runtime_systems"),
-    "go": ("go_runtime", "go_runtime_systems"),
-}
 
 
 def wanted(
@@ -89,10 +94,8 @@ def wanted(
     given = {"python": systems, "go": go_systems}
     tables = {kind: _table(kind, given.get(kind)) for kind in service["kinds"]}
     services = {kind: {**service, "faults": [], **differing} for kind, differing in service["kinds"].items()}
-    found = [
-        *service["faults"],
-        *(one for kind in services for one in faults(services[kind], sandbox, tables.get("python", {}))),
-    ]
+    found = [*service["faults"], *(one for of_one in services.values() for one in faults(of_one, sandbox))]
+    found += [one for kind, table in tables.items() for one in system_faults(kind, table)]
     # What is wrong for one kind of release alone is no fault where another kind is to go live.
     unfit = {kind: [*one["faults"], *private_faults(one)] for kind, one in services.items()}
     if len(services) == 1:
@@ -117,6 +120,7 @@ def wanted(
             "home": {"path": service["home"], **HOME},
             "sha256": artifact["sha256"],
             "kind": kind,
+            "go": artifact.get("go", ""),
             "configuration": configuration(service["name"]),
             # The modules' logs leave out what stands here, so it stands apart from the rest of each kind.
             "credentials": {kind: _credentials(one) for kind, one in services.items()},
@@ -242,8 +246,10 @@ def _quoted(value: object) -> str:
 
 def kind_of(release: str) -> str:
     """The kind of a release, by its id; app_releases.py says the same on a host."""
-    runtime = release.partition("-")[2]
-    return "binary" if runtime == "binary" else "go" if runtime.startswith("go") else "python"
+    built_for = release.partition("-")[2]
+    if built_for == "binary":
+        return "binary"
+    return "go" if re.fullmatch(r"go[0-9][0-9.]*", built_for) else "python"
 
 
 class FilterModule:

@@ -15,6 +15,11 @@ KINDS = {
     "go": "the source of a Go program (a zip with go.mod or *.go)",
     "binary": "a program that is ready to run",
 }
+# Where each kind's table of systems stands, which says what builds and runs it; a binary needs neither.
+TABLES = {
+    "python": ("python_runtime", "python_runtime_systems"),
+    "go": ("go_runtime", "go_runtime_systems"),
+}
 # What of a definition can differ from kind to kind.
 OF_A_KIND = {
     "command", "cli", "host_command", "environment", "environment_credentials", "check", "check_zip", "notify",
@@ -27,7 +32,7 @@ def batches(serial: object) -> list[str]:
     return [str(size) for size in (serial if isinstance(serial, list | tuple) else [serial])]
 
 
-def faults(service: Mapping[str, Any], sandbox: object, systems: object) -> list[str]:
+def faults(service: Mapping[str, Any], sandbox: object) -> list[str]:
     """The faults of a service's definition, a sentence each, which call the variables ``<service>_…``."""
     name, serial, found = service["name"], service["serial"], []
     sizes = batches(serial)
@@ -78,7 +83,26 @@ def faults(service: Mapping[str, Any], sandbox: object, systems: object) -> list
             f"{name}_ca_bundle is {service['ca_bundle']}. Set it to the absolute path of a file on the host, or leave "
             "it out."
         )
-    return found + _system_faults(systems)
+    return found
+
+
+def system_faults(kind: str, systems: object) -> list[str]:
+    """What is wrong with the table of systems of one kind of release."""
+    if kind not in TABLES:
+        return []
+    (role, variable), program = TABLES[kind], {"python": "interpreter", "go": "compiler"}[kind]
+    remedy = f"Describe your system as roles/{role}/defaults/main.yml does."
+    if not isinstance(systems, Mapping):
+        return [f"{variable} is not a dictionary. {remedy}"]
+    return [
+        f"{variable}.{system} has no {program} with an absolute path, or no list of packages. {remedy}"
+        for system, row in systems.items()
+        if not (
+            isinstance(row, Mapping)
+            and str(row.get(program, "")).startswith("/")
+            and isinstance(row.get("packages", []), list)
+        )
+    ]
 
 
 def kinds_faults(kinds: object) -> list[str]:
@@ -118,21 +142,6 @@ def private_faults(service: Mapping[str, Any]) -> list[str]:
                 "it to a value of one line."
             )
     return found
-
-
-def _system_faults(systems: object) -> list[str]:
-    remedy = "Describe your system as roles/python_runtime/defaults/main.yml does."
-    if not isinstance(systems, Mapping):
-        return [f"python_runtime_systems is not a dictionary. {remedy}"]
-    return [
-        f"python_runtime_systems.{system} has no interpreter with an absolute path, or no list of packages. {remedy}"
-        for system, row in systems.items()
-        if not (
-            isinstance(row, Mapping)
-            and str(row.get("interpreter", "")).startswith("/")
-            and isinstance(row.get("packages", []), list)
-        )
-    ]
 
 
 def _directive_faults(variable: str, directives: object) -> list[str]:

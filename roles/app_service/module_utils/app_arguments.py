@@ -14,6 +14,7 @@ WANTED: dict[str, Any] = {
         "sha256": {"type": "str", "required": True},
         "configuration": {"type": "path", "required": True},
         "kind": {"type": "str", "default": ""},
+        "go": {"type": "str", "default": ""},
         "kinds": {"type": "dict", "required": True},
         "credentials": {"type": "dict", "default": {}, "no_log": True},
         "start_seconds": {"type": "float", "default": 60},

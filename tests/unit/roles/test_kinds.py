@@ -34,7 +34,7 @@ SERVICE: dict[str, Any] = {
     "credentials": {"password": HIDDEN},
     "kinds": {"python": {}, "go": ORIGINAL},
 }
-GO = {"debian-12": {"packages": ["golang-go"]}}
+GO = {"debian-12": {"compiler": "/usr/bin/go", "packages": ["golang-go"]}}
 
 
 def wanted(kind: str = "go", **given: Any) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_a_start_is_proven_by_a_line_of_its_own_journal(
 
     def has_logged(invocation: str, _: str) -> bool:
         asked.append(invocation)
-        return clock.now > 4
+        return bool(clock.now > 4)
 
     monkeypatch.setattr(app_proof, "has_logged", has_logged)
     started_at(2)

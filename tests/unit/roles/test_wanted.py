@@ -79,6 +79,7 @@ def test_what_a_definition_leaves_out_has_a_default() -> None:
     assert host == {
         "name": "shipping",
         "kind": "python",
+        "go": "",
         "account": {
             "name": "roboshop",
             "comment": "RoboShop services",
