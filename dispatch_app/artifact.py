@@ -84,7 +84,9 @@ def main(argv: list[str]) -> int:
             return 1
         content = build(contents(_PACKAGE, pinned))
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    unfinished.write_bytes(content)
+    unfinished.replace(target)  # whoever reads the artifact meanwhile has the old one or the new one, whole
     print(f"{target} {len(content)} bytes sha256 {hashlib.sha256(content).hexdigest()}")
     return 0
 

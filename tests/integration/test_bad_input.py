@@ -1,4 +1,7 @@
-"""Bad input stops a play before any change, with the variable's name and what to do."""
+"""Bad input stops a play before any change, with the variable's name and what to do.
+
+Each way to be wrong has a unit test of its own; here one of each part that refuses is enough outside `make test-long`.
+"""
 
 from __future__ import annotations
 
@@ -66,10 +69,23 @@ class Site:
         return run
 
 
+def test_all_values_that_can_t_be_right_are_told_at_once(site: Site) -> None:
+    site.refused(
+        'dispatch_amqp_host is "<RABBITMQ-IP>". Set it in the inventory',
+        "dispatch_amqp_port is 0. Set it to a port from 1 to 65535",
+        "dispatch_amqp_password is not set. Put the password",
+        dispatch_amqp_host="<RABBITMQ-IP>",
+        dispatch_amqp_port=0,
+        dispatch_amqp_password=None,
+    )
+
+
+@pytest.mark.long
 def test_no_address(site: Site) -> None:
     site.refused("dispatch_amqp_host is not set. Set it in the inventory", dispatch_amqp_host=None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "address", ["", "<RABBITMQ-IP>", "<RABBITMQ-SERVER-IP-ADDRESS>", "amqp://10.0.1.20", "10.0.1.20,"]
 )
@@ -77,10 +93,12 @@ def test_an_address_that_is_none(site: Site, address: str) -> None:
     site.refused(f'dispatch_amqp_host is "{address}". Set it in the inventory', dispatch_amqp_host=address)
 
 
+@pytest.mark.long
 def test_no_password(site: Site) -> None:
     site.refused("dispatch_amqp_password is not set. Put the password", "ansible-vault", dispatch_amqp_password=None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("port", [0, 65536, -1])
 def test_a_port_out_of_range(site: Site, port: int) -> None:
     site.refused(f"dispatch_amqp_port is {port}. Set it to a port from 1 to 65535", dispatch_amqp_port=port)
@@ -97,12 +115,14 @@ def test_an_unsupported_system(site: Site) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_missing_artifact(site: Site) -> None:
     site.refused(
         "dispatch_artifact is /nowhere/dispatch.zip", "make artifact", dispatch_artifact="/nowhere/dispatch.zip"
     )
 
 
+@pytest.mark.long
 def test_an_artifact_that_is_no_zip(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "dispatch.zip"
     path.write_text("<Error>AccessDenied</Error>")
@@ -116,11 +136,13 @@ def test_an_artifact_that_is_damaged(site: Site, artifact: Path) -> None:
     site.refused(f"dispatch_artifact is {artifact}", "requirements.txt is damaged")
 
 
+@pytest.mark.long
 def test_an_artifact_with_another_checksum(site: Site, artifact: Path) -> None:
     digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
     site.refused(digest, f"dispatch_artifact_sha256 says {'0' * 64}", dispatch_artifact_sha256="0" * 64)
 
 
+@pytest.mark.long
 def test_an_artifact_of_no_kind(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "dispatch.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -128,6 +150,7 @@ def test_an_artifact_of_no_kind(site: Site, tmp_path: Path) -> None:
     site.refused(f"dispatch_artifact is {path}", "none of the three that can be installed", dispatch_artifact=str(path))
 
 
+@pytest.mark.long
 def test_a_url_without_a_checksum(site: Site) -> None:
     site.refused(
         "dispatch_artifact_sha256",

@@ -80,6 +80,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     client.close()
 
 
+@pytest.mark.long
 def test_a_second_run_changes_nothing_and_guest_is_gone(site: Site) -> None:
     run = site.provision()
     assert (run.code, run.changed) == (0, 0), run.output

@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.integration.consumer.harness import Broker, Proxy, Service, order, until
 
 LOSSES = 30 * int(os.environ.get("DISPATCH_TEST_ROUNDS", "1"))
@@ -22,6 +24,7 @@ def resources(service: Service) -> tuple[int, int, int]:
     return int(memory[1]), len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
 
 
+@pytest.mark.long
 def test_after_each_loss_it_consumes_and_nothing_grows(
     broker: Broker, proxy: Proxy, service: Service, remarks: list[str]
 ) -> None:

@@ -18,6 +18,8 @@ from dispatch_app.doctor.checks import CHECKS
 from dispatch_app.doctor.table import AREAS
 from tests.lab import engine
 
+pytestmark = pytest.mark.long
+
 doctor = importlib.import_module("roles.dispatch.filter_plugins.dispatch_doctor")
 
 NASTY = '<script>document.title = "run"</script> & "quoted" {{ 7 * 7 }} ' + "long" * 60

@@ -60,6 +60,19 @@ def test_it_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "dist/dispatch.zip" in capsys.readouterr().out
 
 
+def test_whoever_reads_the_artifact_while_another_is_built_has_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact, "wheels", lambda *_: [])
+    target = tmp_path / "dispatch.zip"
+    target.write_bytes(b"the one before")
+    with target.open("rb") as reader:
+        assert artifact.main([str(target)]) == 0
+        assert reader.read() == b"the one before"
+    assert "requirements.txt" in names(target.read_bytes())
+    assert list(tmp_path.iterdir()) == [target]
+
+
 @pytest.mark.parametrize(("file", "count"), [("requirements.txt", 2), ("installer.txt", 1)])
 def test_every_requirement_is_pinned_by_version_and_hash_and_names_no_index(file: str, count: int) -> None:
     lines = (PACKAGE / file).read_text().replace("\\\n", " ").splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ ROLES = Path(__file__).resolve().parents[3] / "roles"
 NAMES = sorted(path.name for path in ROLES.iterdir())
 
 
+@cache
 def load(role: str, file: str) -> Any:
     return yaml.safe_load((ROLES / role / file).read_text())
 
 
+@cache
 def options(role: str) -> dict[str, dict[str, Any]]:
     """The options of all of a role's entry points, by name."""
     specs = load(role, "meta/argument_specs.yml")["argument_specs"]
