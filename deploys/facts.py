@@ -1,4 +1,4 @@
-"""What pyinfra asks a host, in one round trip: how it differs from what is wanted."""
+"""What pyinfra asks a host, in one round trip a question, such as how it differs from what is wanted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pyinfra.api import FactBase, FactProcessError, QuoteString, StringCommand
 
 from deploys.programs import COMMAND
 
-_ANSWER = re.compile(r'\{"(changes|failure)": .*\}$')
+_ANSWER = re.compile(r'\{"(changes|failure|kind)": .*\}$')
 
 
-class State(FactBase[dict[str, Any]]):
-    """The answer of the role app_service's comparison; the question travels in ``_stdin`` (see `programs.stdin`)."""
+class Answer(FactBase[dict[str, Any]]):
+    """What one of the roles' programs answers; the question travels in ``_stdin`` (see `programs.stdin`)."""
 
     def command(self) -> StringCommand:
         *words, program = COMMAND

@@ -1,6 +1,6 @@
 """The steps of the runbook as pyinfra operations.
 
-Each operation compares what is wanted with what `facts.State` has found and yields commands where the two differ; it
+Each operation compares what is wanted with what `facts.Answer` has found and yields commands where the two differ; it
 asks the host nothing more.
 """
 
@@ -73,9 +73,9 @@ def release(source: str, request: Values) -> Commands:
 
 
 @operation()
-def role_program(program: str, request: Values) -> Commands:
-    """Run one of the roles' programs; the request may hold secrets and travels on standard input."""
-    yield from _run(program, request)
+def role_program(program: str, request: Values, files: Mapping[str, Path] | None = None) -> Commands:
+    """Run one of the roles' programs; the request may hold secrets and travels on standard input, as do `files`."""
+    yield from _run(program, request, files)
 
 
 @operation()

@@ -14,7 +14,7 @@ from pyinfra.operations import files
 
 from deploys import operations, programs
 from deploys.desired import GROUP, DesiredError, Values, load
-from deploys.facts import State
+from deploys.facts import Answer
 
 
 @deploy("Dispatch")
@@ -38,11 +38,11 @@ def _wanted(name: str) -> Values:
 
 def _provision(wanted: Values) -> None:
     _require_one_rollout(wanted["rollout"])
-    found = host.get_fact(State, _stdin=programs.stdin("app_survey", wanted["host"]))
-    if found is None:
-        raise DesiredError("this host could not be inspected (see above); python3 and sudo have to work there")
-    if "failure" in found:
-        raise DesiredError(found["failure"])
+    found = _ask("app_survey", wanted["host"])
+    if not found["kind"]:  # only the host can tell, once it has fetched the artifact
+        fetched = _ask("app_fetch", {**_cached(wanted), "source": wanted["artifact"]["source"]})
+        wanted = {**wanted, "host": {**wanted["host"], **fetched}}
+        found = _ask("app_survey", wanted["host"])
     if found["settled"]:
         host.log("Nothing to change")
         return
@@ -73,10 +73,26 @@ def _provision(wanted: Values) -> None:
     _switch(wanted, found)
 
 
+def _ask(program: str, request: Values) -> Values:
+    """What one of the roles' programs answers. Raises DesiredError where it can't, or has a reason to refuse."""
+    found = host.get_fact(Answer, _stdin=programs.stdin(program, request))
+    if found is None:
+        raise DesiredError("this host could not be inspected (see above); python3 and sudo have to work there")
+    if "failure" in found:
+        raise DesiredError(found["failure"])
+    return dict(found)
+
+
+def _cached(wanted: Values) -> Values:
+    """Where the host keeps the artifact until its release is built; the roles' fetch.yml has the same place."""
+    name, sha256 = wanted["host"]["name"], wanted["host"]["sha256"]
+    return {"name": name, "sha256": sha256, "path": f"/var/cache/{name}-{sha256[:12]}.zip"}
+
+
 def _build(wanted: Values, found: Values) -> None:
     """Bring the artifact to the host and build its release."""
     artifact, sha256, release = wanted["artifact"], wanted["host"]["sha256"], found["release"]
-    zip_file = f"/var/cache/{wanted['host']['name']}-{Path(release).name}.zip"
+    zip_file = _cached(wanted)["path"]
     if artifact["url"]:
         files.download(
             name="Runbook step 3, fetch the artifact",
@@ -90,7 +106,11 @@ def _build(wanted: Values, found: Values) -> None:
         "artifact": zip_file,
         "sha256": sha256,
         "release": release,
+        "kind": found["kind"],
+        "name": wanted["host"]["name"],
         "interpreter": found["runtime"]["interpreter"],
+        "compiler": found["runtime"]["compiler"],
+        "go_proxy": wanted["go_proxy"],
         "index_url": wanted["index_url"],
         "ca_bundle": wanted["ca_bundle"],
     }
@@ -104,6 +124,8 @@ def _build(wanted: Values, found: Values) -> None:
 def _switch(wanted: Values, found: Values) -> None:
     """Switch to what is new, one batch of hosts after another."""
     request = {"wanted": wanted["host"], "release": found["release"], "rebuilt": found["steps"]["release"]}
+    check_zip = wanted["check_zips"][found["kind"]]
+    carried = {wanted["host"]["kinds"][found["kind"]]["check_zip"]: Path(check_zip)} if check_zip else {}
     for number, batch in host.loop(_batches(wanted["rollout"]["serial"])):
         # A host on which nothing is live yet has nothing to lose, so it goes first and does not wait for the canary.
         mine = host.name in batch if found["serving"] else number == 1
@@ -112,6 +134,7 @@ def _switch(wanted: Values, found: Values) -> None:
                 name=f"Runbook steps 5 and 6, switch to what is new, if it works (batch {number})",
                 program="app_switching",
                 request=request,
+                files=carried,
             )
 
 

@@ -87,6 +87,11 @@ class Host:
         return self.unit_text.startswith(OURS)
 
     @cached_property
+    def foreign(self) -> bool:
+        """Whether the roles run another program here, such as the Go original; its release's id says so."""
+        return self.ours and re.search(r"-(go[0-9][0-9.]*|binary)$", self.version or "") is not None
+
+    @cached_property
     def service(self) -> Mapping[str, list[str]]:
         """The directives of [Service], as the files have them now."""
         found: dict[str, list[str]] = {}

@@ -143,11 +143,11 @@ def test_an_artifact_with_another_checksum(site: Site, artifact: Path) -> None:
 
 
 @pytest.mark.long
-def test_an_artifact_without_requirements(site: Site, tmp_path: Path) -> None:
+def test_an_artifact_of_no_kind(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "dispatch.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("dispatch/requirements.txt", "pika\n")
-    site.refused(f"dispatch_artifact is {path}", "no requirements.txt at its root", dispatch_artifact=str(path))
+    site.refused(f"dispatch_artifact is {path}", "none of the three that can be installed", dispatch_artifact=str(path))
 
 
 @pytest.mark.long

@@ -76,7 +76,7 @@ def test_a_compiler_comes_to_the_host_where_a_package_needs_it_alone(shop_lab: T
         archive.write(shop.SOURCE / "payment.py", "payment.py")
     before = shop_lab.run(PAYMENT, "systemctl", "show", "payment", "-p", "InvocationID")
     assert "gcc" not in shop_lab.run(PAYMENT, "ls", "/usr/bin").split()
-    absent = {"debian-12": {"interpreter": "/usr/bin/python3.11", "packages": [], "compiler": ["no-such-compiler"]}}
+    absent = {"debian-12": {"interpreter": "/usr/bin/python3.11", "packages": [], "toolchain": ["no-such-compiler"]}}
 
     run = provision(shop_lab, payment_artifact=str(course), python_runtime_systems=absent)
     assert run.code != 0

@@ -46,6 +46,8 @@ def no_consumer(case: Case) -> Finding | None:
 def not_consuming(case: Case) -> Finding | None:
     if not case.host.ours or not case.host.pid or case.host.starting:
         return None
+    if case.host.foreign:
+        raise LookError(needs.FOREIGN)
     status, text = case.process.ask("/readyz")
     if status in (0, 200):
         return None
@@ -73,6 +75,8 @@ def retry_backlog(case: Case) -> Finding | None:
     waiting = {name: depth.ready for name in names if (depth := case.depths[name]) and depth.ready}
     if not waiting:
         return None
+    if case.host.foreign:
+        raise LookError(f"{sum(waiting.values())} wait in {', '.join(waiting)}, which this program does not fill")
     hook = case.host.environment.get("DISPATCH_HOOK")
     seen = ", ".join(f"{count} in {name}" for name, count in waiting.items())
     if hook:
@@ -87,6 +91,8 @@ def dead_letters(case: Case) -> Finding | None:
     depth = case.depths[name]
     if depth is None or not depth.ready:
         return None
+    if case.host.foreign:
+        raise LookError(f"{depth.ready} wait in {name}, which this program does not fill and has no command for")
     found = (re.match(r'dispatch_orders_dead_total\{reason="(.*)"\}', key) for key in case.process.counters)
     reasons = {match[1]: case.process.counters[match[0]] for match in found if match}
     why = ", ".join(f"{count:.0f} {reason}" for reason, count in sorted(reasons.items()))

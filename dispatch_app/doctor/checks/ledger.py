@@ -7,7 +7,7 @@ import shlex
 import time
 
 from ..case import Case
-from ..table import ERROR, NAME, WARNING, Check, Finding
+from ..table import ERROR, NAME, WARNING, Check, Finding, LookError
 from . import needs
 from .fixes import FREE_DISK, RESTART, mode_of, quoted
 
@@ -56,6 +56,8 @@ def disk_full(case: Case) -> Finding | None:
 
 
 def ledger_damaged(case: Case) -> Finding | None:
+    if case.host.foreign:
+        raise LookError(needs.FOREIGN)
     problem, state = case.state.problem(), case.state.directory
     if problem is None or state is None:
         return None
@@ -69,6 +71,8 @@ def ledger_damaged(case: Case) -> Finding | None:
 
 
 def ledger_locked(case: Case) -> Finding | None:
+    if case.host.foreign:
+        raise LookError(needs.FOREIGN)
     if case.state.ledger is None:
         return None
     before = case.state.lock()

@@ -1,6 +1,9 @@
-"""Ids of the checks that others need: what one of them finds hides what would be found after it."""
+"""What checks need: the ids of those whose findings hide theirs, and what they say where they do not apply."""
 
 from __future__ import annotations
+
+# Why a check says nothing where the roles run another program, such as the Go original.
+FOREIGN = "not applicable to this program, which is not this repository's own"
 
 UNIT = ("unit-missing", "unit-masked")
 RUNS = (*UNIT, "user-missing", "artifact-missing")

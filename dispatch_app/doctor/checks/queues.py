@@ -18,7 +18,7 @@ def declared_otherwise(case: Case) -> Finding | None:
     """By the management API; without it, by what the service says it was refused."""
     s, told = case.broker.settings, case.host.unit["StatusText"]
     vhost = shlex.quote(s.vhost)
-    expected = topology.queues(s) if case.host.ours else {s.queue: None}
+    expected = topology.queues(s) if case.host.ours and not case.host.foreign else {s.queue: None}
     try:
         for name, arguments in expected.items():
             found = case.broker.queue(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..case import Case
 from ..host import CONFIGURATION, UNIT
-from ..table import ACTIVATED, ERROR, HOME, NAME, WARNING, Check, Finding
+from ..table import ACTIVATED, ERROR, HOME, NAME, WARNING, Check, Finding, LookError
 from . import needs
 from .fixes import RESTART, provision, reinstall
 
@@ -115,6 +115,8 @@ def _last_words(case: Case) -> str:
 def service_hung(case: Case) -> Finding | None:
     if not case.host.ours or not case.host.active or case.host.uptime < 5:
         return None
+    if case.host.foreign:
+        raise LookError(needs.FOREIGN)
     status, text = case.process.ask("/livez")
     if status == 200:
         return None

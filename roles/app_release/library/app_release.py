@@ -7,7 +7,9 @@ DOCUMENTATION = r"""
 module: app_release
 short_description: Build a release from its artifact, beside the live one
 description:
-  - Unpacks an artifact that is on the host, makes its venv, installs what it requires, marks the release as complete.
+  - Unpacks an artifact that is on the host, builds what the service runs, and marks the release as complete.
+  - For Python, that is a venv with what C(requirements.txt) names. Go source is compiled as nobody, in a private
+    directory. A binary has to be one for this machine.
   - A release that stands as it was built is left alone. One that does not is built anew, and what stood before is put
     back where that fails.
   - The artifact is removed.
@@ -24,16 +26,36 @@ options:
     description: The release's directory.
     type: path
     required: true
+  kind:
+    description: What the artifact is, as M(app_artifact_info) says.
+    type: str
+    choices: [python, go, binary]
+    default: python
+  name:
+    description: Name of the service, which is that of the program that is compiled or brought. Python needs none.
+    type: str
+    default: ""
   interpreter:
-    description: Absolute path of the interpreter that the venv is made with.
-    type: path
-    required: true
+    description: Absolute path of the interpreter that the venv is made with. Python alone needs it.
+    type: str
+    default: ""
+  compiler:
+    description: Absolute path of the compiler. Go source alone needs it.
+    type: str
+    default: ""
   index_url:
     description: Package index for an artifact without wheels. Empty for pip's own default.
     type: str
     default: ""
+  go_proxy:
+    description:
+      - Where the modules of Go source without C(vendor/) come from, an http(s) URL, or the C(file://) URL of a
+        directory on the host that everybody can read.
+      - Empty for the compiler's own default.
+    type: str
+    default: ""
   ca_bundle:
-    description: Path, on the host, of the CA bundle that vouches for the index. Empty for pip's own.
+    description: Path, on the host, of the CA bundle that vouches for the index or the proxy. Empty for their own.
     type: str
     default: ""
   require_hashes:
@@ -60,6 +82,17 @@ EXAMPLES = r"""
     release: /app/releases/0d69affe422b-python3.11
     interpreter: /usr/bin/python3.11
     source: dist/dispatch.zip
+
+- name: Build a release of Go source
+  app_release:
+    artifact: /var/tmp/dispatch.zip
+    sha256: 0d69affe422b7351fa18c44472a02542ad1421302eade9e9602a9975c5869840
+    release: /app/releases/0d69affe422b-go1.19
+    kind: go
+    name: dispatch
+    compiler: /usr/bin/go
+    go_proxy: file:///srv/modules
+    source: dispatch-go.zip
 """
 
 RETURN = r"""
@@ -86,12 +119,21 @@ def main() -> None:
             "artifact": {"type": "path", "required": True},
             "sha256": {"type": "str", "required": True},
             "release": {"type": "path", "required": True},
-            "interpreter": {"type": "path", "required": True},
+            "kind": {"type": "str", "choices": ["python", "go", "binary"], "default": "python"},
+            "name": {"type": "str", "default": ""},
+            "interpreter": {"type": "str", "default": ""},
+            "compiler": {"type": "str", "default": ""},
             "index_url": {"type": "str", "default": "", "no_log": True},
+            "go_proxy": {"type": "str", "default": "", "no_log": True},
             "ca_bundle": {"type": "str", "default": ""},
             "require_hashes": {"type": "bool", "default": True},
             "source": {"type": "str", "required": True},
         },
+        required_if=[
+            ("kind", "python", ["interpreter"]),
+            ("kind", "go", ["name", "compiler"]),
+            ("kind", "binary", ["name"]),
+        ],
         supports_check_mode=True,
     )
     plan = plan_of({name: value for name, value in module.params.items() if name != "source"})

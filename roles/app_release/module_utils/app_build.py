@@ -10,49 +10,24 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import app_build_binary, app_build_go, app_build_python
 from ansible.module_utils.app_disk import remove, sync, sync_file_system
+from ansible.module_utils.app_plan import BuildError, Plan, plan_of
 from ansible.module_utils.app_releases import ACTIVATED, COMPLETE, DAMAGED, digest, exposed, live, stands
-from ansible.module_utils.app_requirements import HASH, RequirementError, requirements
-from ansible.module_utils.app_wheels import WheelError, gather
 
 # Only root can write here. In /run/lock any user could open the lock and hold it for ever.
 LOCKS = Path("/run")
 FULL = 10 << 20  # octets; a disk with fewer of them free counts as full
 ROOT = 0
-NO_WHEEL = "No matching distribution found"  # so says pip, also of a package that is there, but not as a wheel
-# No program starts in a release's directory, so that neither Python nor pip takes a file there for one of its own.
-ELSEWHERE = "/"
-
-
-class BuildError(Exception):
-    """The release could not be built; the message says why, and what to do.
-
-    `unbuilt` says whether a package without a wheel could not be built, for which a compiler may be missing.
-    """
-
-    unbuilt = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to build: a zip of this SHA-256, into this directory, for this interpreter."""
-
-    artifact: Path
-    sha256: str
-    release: Path
-    interpreter: str
-    index_url: str = ""  # may hold a password; "" for pip's own
-    ca_bundle: str = ""  # "" for pip's own
-    require_hashes: bool = True  # of what comes from an index
+# By kind; each makes of what has been unpacked what the service runs.
+BUILDERS = {"python": app_build_python, "go": app_build_go, "binary": app_build_binary}
 
 
 def build(plan: Plan) -> bool:
@@ -153,7 +128,7 @@ def _build_anew(plan: Plan) -> None:
     try:
         release.mkdir(mode=0o755)
         _unpack(plan)
-        _make_venv(plan)
+        BUILDERS[plan.kind].build(plan)
         _give_to_root(release)
         _complete(plan, aside)
     except BaseException as error:
@@ -189,74 +164,9 @@ def _unpack(plan: Plan) -> None:
     except Exception as error:  # zipfile has a dozen kinds of them, by what is damaged
         raise BuildError(f"the artifact can't be unpacked: {str(error) or type(error).__name__}") from error
     copy.unlink()
-    for name in ("venv", COMPLETE, ACTIVATED):
+    for name in (*BUILDERS[plan.kind].made(plan), COMPLETE, ACTIVATED):
         if os.path.lexists(plan.release / name):
             raise BuildError(f"the artifact holds {name}, which is made on the host; leave it out, and zip it again")
-
-
-def _make_venv(plan: Plan) -> None:
-    """Make the release's venv and install what its requirements.txt names.
-
-    Root installs only wheels, since pip runs code of all other packages while it builds them. The artifact's SHA-256
-    covers the wheels that it carries; those from an index need hashes of their own. Where the plan asks for no hashes,
-    a user without rights gets the wheels and builds those that are missing.
-    """
-    release, venv = plan.release, plan.release / "venv"
-    # An artifact that carries pip needs neither the distribution's pip nor one in its venv.
-    carried = sorted(release.glob("installer/pip-*.whl"))
-    # An artifact that carries its wheels needs no index.
-    offline = (release / "wheels").is_dir()
-    checked, gathered = release / ".requirements.txt", release / ".gathered"
-    try:
-        wanted = requirements(release / "requirements.txt", plan.require_hashes and not offline)
-    except RequirementError as error:
-        raise BuildError(str(error)) from error
-    # pip reads what was checked, and not the file itself, which it might understand in another way.
-    checked.write_text("\n".join(wanted), encoding="utf-8")
-    _run(plan, plan.interpreter, "-I", "-m", "venv", *(["--without-pip"] if carried else []), str(venv))
-    pip = [str(venv / "bin/python"), "-I", *([str(carried[0] / "pip")] if carried else ["-m", "pip"])]
-    source = ["--require-hashes"]
-    if offline:
-        source = ["--no-index", "--find-links", str(release / "wheels")]
-    elif wanted and not plan.require_hashes and not any(HASH.search(line) for line in wanted):
-        source = ["--no-index", "--find-links", str(_gather(plan, pip, checked, gathered))]
-    _run(
-        plan, *pip, "install", "--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check",
-        "--only-binary", ":all:", *source, "--requirement", str(checked),
-    )  # fmt: skip
-    checked.unlink()
-    remove(gathered)
-    # Bytecode has to be compiled now, because the service can't write here. With -S no .pth file of a package is run.
-    _run(plan, str(venv / "bin/python"), "-IS", "-m", "compileall", "-q", "-x", "/venv/", str(release))
-
-
-def _gather(plan: Plan, pip: list[str], checked: Path, place: Path) -> Path:
-    try:
-        wheels: Path = gather(pip, checked, place, _index(plan))
-        return wheels
-    except WheelError as error:
-        failure = BuildError(str(error))
-        failure.unbuilt = error.unbuilt
-        raise failure from error
-
-
-def _index(plan: Plan) -> dict[str, str]:
-    """pip's settings for the index. A URL with a password must not stand on a command line, which all can read."""
-    settings = {"PIP_INDEX_URL": plan.index_url, "PIP_CERT": plan.ca_bundle}
-    return {name: value for name, value in settings.items() if value}
-
-
-def _run(plan: Plan, *command: str) -> None:
-    """Run a command. Raises BuildError with its output."""
-    done = subprocess.run(
-        command, cwd=ELSEWHERE, env={**os.environ, **_index(plan)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace",
-    )  # fmt: skip
-    if done.returncode:
-        said = done.stdout.strip() or f"`{' '.join(command)}` failed with exit code {done.returncode}"
-        if NO_WHEEL in said:
-            said += "\nOnly wheels are installed, because building any other package would run its code as root."
-        raise BuildError(said)
 
 
 def _give_to_root(release: Path) -> None:
@@ -286,12 +196,6 @@ def _complete(plan: Plan, aside: Path) -> None:
     sync(marker)
     marker.rename(release / COMPLETE)
     sync(release)
-
-
-def plan_of(values: Mapping[str, Any]) -> Plan:
-    """The plan made of these values, whose keys are the names of its fields."""
-    paths = {name: Path(values[name]) for name in ("artifact", "release")}
-    return Plan(**{**values, **paths})
 
 
 def failure(source: str, error: Exception) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import functools
-import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,20 @@ import jinja2
 import yaml
 
 ROLES = Path(__file__).resolve().parents[2]
+# Ansible loads this file by its path, and finds no other file beside it.
+sys.path.append(str(ROLES / "app_runbook" / "filter_utils"))
+
+from app_faults import (  # noqa: E402 - only now can it be found
+    KINDS,
+    PRIVATE_ENVIRONMENT,
+    TABLES,
+    batches,
+    faults,
+    kinds_faults,
+    private_faults,
+    system_faults,
+)
+
 # Both engines render these templates, so they belong to no role.
 TEMPLATES = ROLES.parent / "templates"
 # The definition names the user; the rest of its entry is the same for every service. Nobody logs in as a service.
@@ -26,8 +40,6 @@ ENTRY = {"comment": "RoboShop services", "shell": "/usr/sbin/nologin", "locked":
 HOME = {"owner": "root", "group": "root", "mode": "0755", "setype": "usr_t"}
 # A service that runs wild must not take the host with it (systemd.resource-control(5)). A definition can set its own.
 LIMITS = {"MemoryMax": "512M", "TasksMax": "64"}
-# The file among the credentials that holds those of them which the service finds in its environment.
-PRIVATE_ENVIRONMENT = "environment"
 # A definition may leave these out, and must have `name`, `description`, `artifact`, `command` and `cli`.
 OPTIONAL: dict[str, Any] = {
     "user": "roboshop",
@@ -38,7 +50,9 @@ OPTIONAL: dict[str, Any] = {
     "host_command": "",
     "notify": False,
     "check": "",
+    "check_zip": "",
     "ready_url": "",
+    "ready_log": "",
     "fatal_exit_codes": [],
     "limits": {},
     "unit_overrides": {},
@@ -46,23 +60,28 @@ OPTIONAL: dict[str, Any] = {
     "stop_seconds": 30,
     "releases_kept": 3,
     "index_url": "",
+    "go_proxy": "",
     "ca_bundle": "",
     "require_hashes": True,
     "drain": None,
     "serial": [1, "100%"],
     "max_fail_percentage": 0,
     "faults": [],
+    # What differs where a release is of another kind; see KINDS and OF_A_KIND in app_faults.py.
+    "kinds": {"python": {}},
 }
 
 
-def wanted(definition: Mapping[str, Any], sandbox: object = None, systems: object = None) -> dict[str, Any]:
+def wanted(
+    definition: Mapping[str, Any], sandbox: object = None, systems: object = None, go_systems: object = None
+) -> dict[str, Any]:
     """The document of what is wanted of a host.
 
     `definition` is what argument_specs.yml of the role app_runbook describes, `sandbox` the variable
-    app_service_sandbox, and `systems` python_runtime_systems. None stands for the default of either, which a play sees
-    only once it has imported its role. Where a value can't be right, the document has ``faults`` alone, sentences that
-    name the variable, what is wrong and what to do. ``artifact_faults`` are kept apart, because a rollback needs no
-    artifact.
+    app_service_sandbox, `systems` python_runtime_systems, and `go_systems` go_runtime_systems. None stands for the
+    default of each, which a play sees only once it has imported its role. Where a value can't be right, the document
+    has ``faults`` alone, sentences that name the variable, what is wrong and what to do. ``artifact_faults`` are kept
+    apart, because a rollback needs no artifact.
     """
     missing = [name for name in ("name", "description", "artifact", "command", "cli") if not definition.get(name)]
     if missing:
@@ -70,37 +89,86 @@ def wanted(definition: Mapping[str, Any], sandbox: object = None, systems: objec
         return {"faults": [f"The definition of the service has no {names}. Set what roles/app_runbook/README.md says."]}
     service = {**OPTIONAL, **definition}
     sandbox = role_default("app_service", "app_service_sandbox") if sandbox is None else sandbox
-    systems = role_default("python_runtime", "python_runtime_systems") if systems is None else systems
-    found = [*service["faults"], *faults(service, sandbox, systems)]
+    wrong = kinds_faults(service["kinds"])
+    if wrong:
+        return {"faults": wrong}
+    given = {"python": systems, "go": go_systems}
+    tables = {kind: _table(kind, given.get(kind)) for kind in service["kinds"]}
+    services = {kind: {**service, "faults": [], **differing} for kind, differing in service["kinds"].items()}
+    found = [*service["faults"], *(one for of_one in services.values() for one in faults(of_one, sandbox))]
+    found += [one for kind, table in tables.items() for one in system_faults(kind, table)]
+    # What is wrong for one kind of release alone is no fault where another kind is to go live.
+    unfit = {kind: [*one["faults"], *private_faults(one)] for kind, one in services.items()}
+    if len(services) == 1:
+        found += [one for faults_of_it in unfit.values() for one in faults_of_it]
     if found:
-        return {"faults": found}
+        return {"faults": list(dict.fromkeys(found))}
     serial, artifact = service["serial"], service["artifact"]
+    kind = artifact.get("kind") or (next(iter(services)) if len(services) == 1 else "")
     return {
         "faults": [],
-        "artifact_faults": list(artifact["faults"]),
+        "artifact_faults": [*artifact["faults"], *_unfit(service, kind, unfit)],
         "artifact": {name: artifact[name] for name in ("value", "url", "source")},
         "index_url": service["index_url"],
+        "go_proxy": service["go_proxy"],
         "ca_bundle": service["ca_bundle"],
         "require_hashes": service["require_hashes"],
         "cli": f"/usr/bin/{service['name']}",
         "rollout": {"serial": batches(serial), "max_fail_percentage": int(service["max_fail_percentage"])},
+        "check_zips": {kind: one["check_zip"] for kind, one in services.items()},
         "host": {
             "name": service["name"],
-            "systems": systems,
             "account": {"name": service["user"], **ENTRY},
             "home": {"path": service["home"], **HOME},
             "sha256": artifact["sha256"],
+            "kind": kind,
+            "go": artifact.get("go", ""),
             "configuration": configuration(service["name"]),
-            "files": _files(service, sandbox),
-            "credentials": {name: _base64(secret) for name, secret in _secrets(service).items()},
-            "check": service["check"],
-            "ready_url": service["ready_url"],
+            # The modules' logs leave out what stands here, so it stands apart from the rest of each kind.
+            "credentials": {kind: _credentials(one) for kind, one in services.items()},
+            "kinds": {kind: _of_kind(one, sandbox, tables[kind], unfit[kind]) for kind, one in services.items()},
             "start_seconds": int(service["start_seconds"]),
             "stop_seconds": int(service["stop_seconds"]),
             "releases_kept": int(service["releases_kept"]),
             "drain": service["drain"],
         },
     }
+
+
+def _of_kind(service: Mapping[str, Any], sandbox: Any, systems: object, unfit: list[str]) -> dict[str, Any]:
+    """What is wanted of a host only where the release is of one kind, for which `service` is the definition."""
+    return {
+        "systems": systems,
+        "files": _files(service, sandbox),
+        "check": service["check"],
+        "check_zip": f"/var/cache/{service['name']}-check.zip" if service["check_zip"] else "",
+        "ready_url": service["ready_url"],
+        "ready_log": service["ready_log"],
+        "faults": unfit,
+    }
+
+
+def _unfit(service: Mapping[str, Any], kind: str, unfit: Mapping[str, list[str]]) -> list[str]:
+    """Why the artifact, which is of this kind, can't go live; a kind of "" is one that only a host can tell."""
+    if not kind or kind in unfit:
+        return unfit.get(kind, [])
+    return [
+        f"{service['name']}_artifact is {service['artifact']['value']}, which is {KINDS[kind]}. "
+        f"{service['name']} takes {', or '.join(KINDS[one] for one in unfit)}: name such an artifact."
+    ]
+
+
+def release_faults(document: Mapping[str, Any], release: str) -> list[str]:
+    """Why the release of this id can't go live as the service that a document is about."""
+    host, kind = document["host"], kind_of(release)
+    if kind in host["kinds"]:
+        return list(host["kinds"][kind]["faults"])
+    return [f"The release {release} is of the kind {kind}, which {host['name']} does not run. Go back to another one."]
+
+
+def _table(kind: str, given: object) -> object:
+    """The table of systems of one kind of release: what a play has `given`, or the default of its role."""
+    return given if given is not None else role_default(*TABLES[kind]) if kind in TABLES else {}
 
 
 @functools.cache
@@ -141,6 +209,8 @@ def _files(service: Mapping[str, Any], sandbox: Any) -> dict[str, dict[str, str]
     return {
         name: {"path": path, "mode": mode, "content": _template(template).render(values)}
         for name, (template, path, mode) in places.items()
+        # A release without a command line of its own has no command for operators, either.
+        if service["cli"] or not name.startswith("command")
     }
 
 
@@ -154,6 +224,11 @@ def _template(name: str) -> jinja2.Template:
         autoescape=False,  # noqa: S701 - these are units and shell, no HTML
     )
     return environment.get_template(name)
+
+
+def _credentials(service: Mapping[str, Any]) -> dict[str, str]:
+    """The base64 of each secret, by the name of its file."""
+    return {name: base64.b64encode(str(secret).encode()).decode() for name, secret in _secrets(service).items()}
 
 
 def _secrets(service: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,126 +246,16 @@ def _quoted(value: object) -> str:
     return f'"{escaped}"'
 
 
-def _base64(secret: object) -> str:
-    return base64.b64encode(str(secret).encode()).decode()
-
-
-def batches(serial: object) -> list[str]:
-    """The sizes of the batches, as strings. ``-e`` gives a single value, and an inventory may give numbers."""
-    return [str(size) for size in (serial if isinstance(serial, list | tuple) else [serial])]
-
-
-def faults(service: Mapping[str, Any], sandbox: object, systems: object) -> list[str]:
-    """The faults of a service's definition, a sentence each, which call the variables ``<service>_…``."""
-    name, serial, found = service["name"], service["serial"], []
-    sizes = batches(serial)
-    if not sizes or not all(re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", size) for size in sizes):
-        found.append(
-            f"{name}_serial is {json.dumps(serial)}. Set it to a list of numbers of hosts or percentages, such as [1, "
-            f"""100%]; on the command line, -e '{{"{name}_serial": [1, "100%"]}}'."""
-        )
-    percentage = service["max_fail_percentage"]
-    if not re.fullmatch(r"[0-9]{1,2}|100", str(percentage)):
-        found.append(
-            f"{name}_max_fail_percentage is {percentage}. Set it to a percentage from 0 to 100, without a sign."
-        )
-    if not _at_least_one(service["releases_kept"]):
-        found.append(
-            f"{name}_releases_kept is {service['releases_kept']}. Set it to 1, for the live release alone, or more."
-        )
-    if not _at_least_one(service["start_seconds"]):
-        found.append(
-            f"{name}_start_seconds is {service['start_seconds']}. Set it to the seconds that a restarted service may "
-            "take to be ready."
-        )
-    found += _directive_faults("app_service_sandbox", sandbox)
-    for kind in ("limits", "unit_overrides"):
-        found += _directive_faults(f"{name}_{kind}", service[kind])
-    if not isinstance(service["environment"], Mapping):
-        found.append(f"{name}_environment is not a dictionary. Set it to settings by their names.")
-    else:
-        for key, value in service["environment"].items():
-            if re.search(r"[\r\n\0]", str(value)):
-                found.append(f"{name}_environment.{key} has a line break. Set it to a value of one line.")
-    found += _environment_credential_faults(service)
-    if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", str(service["home"])):
-        found.append(
-            f"The home of {name} is {service['home']}. Set it to an absolute path of a directory that is the service's "
-            "alone, such as /app."
-        )
-    if service["index_url"] and not re.fullmatch(r"https?://\S+", str(service["index_url"])):
-        found.append(f"{name}_index_url is no URL. Set it to that of a package index, or leave it out.")
-    if service["ca_bundle"] and not str(service["ca_bundle"]).startswith("/"):
-        found.append(
-            f"{name}_ca_bundle is {service['ca_bundle']}. Set it to the absolute path of a file on the host, or leave "
-            "it out."
-        )
-    return found + _system_faults(systems)
-
-
-def _environment_credential_faults(service: Mapping[str, Any]) -> list[str]:
-    name, named, credentials = service["name"], service["environment_credentials"], service["credentials"]
-    if not isinstance(named, Mapping):
-        return [f"{name}_environment_credentials is not a dictionary. Set it to credentials by variables' names."]
-    found = []
-    if named and PRIVATE_ENVIRONMENT in credentials:
-        found.append(
-            f"{name} has a credential named {PRIVATE_ENVIRONMENT}, which is the file of its environment_credentials. "
-            "Give the credential another name."
-        )
-    for variable, credential in named.items():
-        what = f"{name}_environment_credentials.{variable}"
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(variable)):
-            found.append(f"{what} is no name of a variable. Take letters, digits and underscores.")
-        elif variable in service["environment"]:
-            found.append(f"{what} is in {name}_environment, too. Leave it out there: everybody can read that.")
-        elif credential not in credentials:
-            found.append(f"{what} is {credential}, and {name} has no such credential. Set it to the name of one.")
-        elif re.search(r"[\r\n\0]", str(credentials[credential])):
-            found.append(
-                f"{what}: the credential {credential} has a line break, which no variable of a service can hold. Set "
-                "it to a value of one line."
-            )
-    return found
-
-
-def _system_faults(systems: object) -> list[str]:
-    remedy = "Describe your system as roles/python_runtime/defaults/main.yml does."
-    if not isinstance(systems, Mapping):
-        return [f"python_runtime_systems is not a dictionary. {remedy}"]
-    return [
-        f"python_runtime_systems.{system} has no interpreter with an absolute path, or no list of packages. {remedy}"
-        for system, row in systems.items()
-        if not (
-            isinstance(row, Mapping)
-            and str(row.get("interpreter", "")).startswith("/")
-            and isinstance(row.get("packages", []), list)
-        )
-    ]
-
-
-def _directive_faults(variable: str, directives: object) -> list[str]:
-    if not isinstance(directives, Mapping):
-        return [f"{variable} is not a dictionary. Set it to directives of the unit by their names."]
-    found = []
-    for name, value in directives.items():
-        if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", str(name)):
-            found.append(f'{variable} has the directive "{name}". Take a name that systemd.directives(7) lists.')
-        elif not all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value])):
-            found.append(
-                f"{variable}.{name} is {json.dumps(value, default=str)}. Set it to a value, or to a list of values."
-            )
-        elif re.search(r"[\r\n\0]", str(value)):
-            found.append(f"{variable}.{name} has a line break. Set it to a value of one line, or to a list of them.")
-    return found
-
-
-def _at_least_one(value: object) -> bool:
-    return re.fullmatch(r"0*[1-9][0-9]*", str(value)) is not None
+def kind_of(release: str) -> str:
+    """The kind of a release, by its id; app_releases.py says the same on a host."""
+    built_for = release.partition("-")[2]
+    if built_for == "binary":
+        return "binary"
+    return "go" if re.fullmatch(r"go[0-9][0-9.]*", built_for) else "python"
 
 
 class FilterModule:
     """The filters of this file, by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"app_wanted": wanted}
+        return {"app_wanted": wanted, "app_kind": kind_of, "app_release_faults": release_faults}

@@ -19,10 +19,6 @@ options:
         description: Name of the service and of its unit.
         type: str
         required: true
-      systems:
-        description: The runtime of each system; see M(python_runtime_info).
-        type: dict
-        required: true
       account:
         description: The system user, with C(name), C(comment), C(shell) and C(locked).
         type: dict
@@ -39,22 +35,33 @@ options:
         description: The directory that holds the settings, the credentials and, during a switch, the previous state.
         type: path
         required: true
-      files:
-        description: The files that are switched together, by name; each with C(path), C(mode) and C(content).
+      kind:
+        description:
+          - What the artifact is, C(python), C(go) or C(binary).
+          - Empty for a URL whose artifact no host has fetched. A release that stands is known by its directory's name.
+        type: str
+        default: ""
+      go:
+        description: The version of Go that the artifact asks for, or an empty string.
+        type: str
+        default: ""
+      kinds:
+        description:
+          - What is wanted where the release is of this kind, for each kind that the service runs.
+          - C(systems) is the runtime of each system; see M(python_runtime_info).
+          - C(files) are those that are switched together, by name; each with C(path), C(mode) and C(content).
+          - C(check) is a command of the release, relative to it, that has to pass before a switch. Where C(check_zip)
+            is the path of a zip on the host, these are arguments of that program instead, which the host's Python runs.
+          - C(ready_url) is an http URL on the host that answers 200 once the service is ready.
+          - C(ready_log) is a regular expression of Python's that a line of the service's journal matches once it is
+            ready. It counts in the proof of a start alone, because the journal may have been rotated since.
+          - C(faults) are the reasons, a sentence each, why no release of this kind may go live.
         type: dict
         required: true
       credentials:
-        description: Base64 of each secret, by the name the service finds it under.
+        description: Base64 of each secret, by the kind of release and the name of the secret's file.
         type: dict
         default: {}
-      check:
-        description: Command of the release, relative to it, that has to pass before a switch.
-        type: str
-        default: ""
-      ready_url:
-        description: An http URL on the host that answers 200 once the service is ready.
-        type: str
-        default: ""
       start_seconds:
         description: Seconds the service may take to be ready.
         type: float
@@ -103,8 +110,12 @@ live:
   description: The live release's directory, or an empty string.
   returned: success
   type: str
+kind:
+  description: What the artifact is, or an empty string where that can't be told before it has been fetched.
+  returned: success
+  type: str
 release:
-  description: The directory of the release that is wanted.
+  description: The directory of the release that is wanted, or an empty string where its kind can't be told yet.
   returned: success
   type: str
 runtime:
@@ -118,9 +129,11 @@ steps:
 """
 
 from ansible.module_utils.app_arguments import WANTED
+from ansible.module_utils.app_comparison import UnfitError
 from ansible.module_utils.app_neighbours import SharedHomeError
 from ansible.module_utils.app_survey import compare
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.go_version import GoVersionError
 from ansible.module_utils.runtime_systems import UnsupportedSystemError
 
 
@@ -128,7 +141,7 @@ def main() -> None:
     module = AnsibleModule({"wanted": WANTED}, supports_check_mode=True)
     try:
         found = compare(module.params["wanted"])
-    except (UnsupportedSystemError, SharedHomeError, OSError) as error:
+    except (UnsupportedSystemError, SharedHomeError, GoVersionError, UnfitError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, **found)
 

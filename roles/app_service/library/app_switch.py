@@ -48,7 +48,8 @@ RETURN = r""" # """
 from pathlib import Path
 
 from ansible.module_utils.app_arguments import WANTED
-from ansible.module_utils.app_comparison import diff, service_changes
+from ansible.module_utils.app_comparison import UnfitError, diff, of_kind, service_changes
+from ansible.module_utils.app_releases import kind_of
 from ansible.module_utils.app_switching import switch
 from ansible.module_utils.basic import AnsibleModule
 
@@ -62,14 +63,17 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    wanted, release, rebuilt = module.params["wanted"], Path(module.params["release"]), module.params["rebuilt"]
+    release, rebuilt = Path(module.params["release"]), module.params["rebuilt"]
     try:
+        wanted = of_kind(module.params["wanted"], kind_of(release.name))
         shown = {"diff": diff(wanted, release)}
         if module.check_mode:
             module.exit_json(changed=rebuilt or bool(service_changes(wanted, release)), **shown)
         outcome = switch(wanted, release, rebuilt)
-    except OSError as error:
+    except (UnfitError, OSError) as error:
         module.fail_json(msg=str(error))
+    if outcome.note:
+        module.warn(outcome.note)
     if outcome.failure:
         module.fail_json(msg=outcome.failure, changed=outcome.changed)
     module.exit_json(changed=outcome.changed, **shown)

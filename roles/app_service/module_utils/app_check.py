@@ -23,13 +23,15 @@ UNITS = Path("/run/systemd/system")
 UNIT_PATH = ("/etc/systemd/system.control", "/run/systemd/system.control", "/etc/systemd/system", "/run/systemd/system",
              "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")  # fmt: skip
 STATES = Path("/var/lib")
+# What runs a check that comes in a zip of its own, and the oldest version of it that can.
+PYTHON, OLDEST_PYTHON = "/usr/bin/python3", (3, 9)
 NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 # A check that takes too long is told to end, and killed after this many seconds more.
 STOP_SECONDS = 5
 # The name sorts after every other drop-in, so that these lines are the last word.
 LAST = "zzzzzz-check.conf"
-# What the check prints stands beside them, where SELinux lets systemd write.
-OUTPUT = "said"
+# What the check prints stands beside them, where SELinux lets systemd write; its zip does, too, where it has one.
+OUTPUT, ZIP = "said", "check.zip"
 # Nothing of the start but its process counts: no other program runs, nothing restarts it, and its end ends nothing.
 DIRECTIVES = """\
 [Unit]
@@ -58,6 +60,23 @@ StandardError=inherit
 # systemd.exec(5), "Process Exit Codes": with codes from 200, systemd says that it could not start the program.
 OF_SYSTEMD = range(200, 256)
 USER, NAMESPACE, STATE_DIRECTORY = "217", "226", "238"
+
+
+def no_python(service: Service) -> str:
+    """Why this host can't run a check that comes in a zip of its own, or ""."""
+    if not service.check_zip:
+        return ""
+    told = [PYTHON, "-I", "-c", f"import sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"]
+    try:
+        if subprocess.run(told, capture_output=True).returncode == 0:
+            return ""
+    except OSError:  # there is none at all
+        pass
+    version = ".".join(map(str, OLDEST_PYTHON))
+    return (
+        f"The settings of {service.name} have not been checked before the switch: this release has no check of its "
+        f"own, and {PYTHON} of this host is not Python {version} or later, which could run another one."
+    )
 
 
 def failed_check(service: Service, release: Path, staged: Path, check: str) -> str:
@@ -89,9 +108,12 @@ def _unit(service: Service, release: Path, staged: Path, check: str) -> Iterator
         for file, path in _drop_ins(service).items():
             if file != own:
                 (drop_ins / file).symlink_to(path)
-        last = DIRECTIVES.format(
-            command=f"{release}/{check}", budget=service.budget, stop=STOP_SECONDS, output=drop_ins / OUTPUT
-        )
+        command = f"{release}/{check}"
+        if service.check_zip:
+            shutil.copyfile(service.check_zip, drop_ins / ZIP)
+            (drop_ins / ZIP).chmod(0o644)
+            command = f"{PYTHON} -B {drop_ins / ZIP} {check}"
+        last = DIRECTIVES.format(command=command, budget=service.budget, stop=STOP_SECONDS, output=drop_ins / OUTPUT)
         texts = {unit: staged / "unit", drop_ins / own: staged / "drop_in"}
         written = {path: source.read_text(encoding="utf-8") for path, source in texts.items()}
         for path, text in {**written, drop_ins / LAST: last}.items():

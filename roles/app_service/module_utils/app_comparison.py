@@ -23,6 +23,27 @@ POLL_SECONDS = 0.5
 SINCE = {"RestartSteps": 254, "RestartMaxDelaySec": 254}
 
 
+class UnfitError(Exception):
+    """A release is not fit to go live as this service; the message says why and what to do."""
+
+
+def of_kind(wanted: Wanted, kind: str) -> Wanted:
+    """What is wanted where the release is of this kind: what holds for every kind, and what holds for this one.
+
+    Raises UnfitError where the service runs no such release.
+    """
+    if kind not in wanted["kinds"]:
+        raise UnfitError(
+            f"The release is of the kind {kind}, which {wanted['name']} does not run. It runs releases of the kind "
+            f"{' or '.join(wanted['kinds'])}: take one of these."
+        )
+    differing = wanted["kinds"][kind]
+    if differing["faults"]:
+        raise UnfitError("\n".join(differing["faults"]))
+    credentials = (wanted["credentials"] or {}).get(kind) or {}
+    return {**wanted, **differing, "kind": kind, "credentials": credentials}
+
+
 def service_changes(wanted: Wanted, release: Path) -> list[str]:
     """How the service differs from what is wanted, a sentence each: its files, its directories, how it runs."""
     switched = [f"{file['path']}: {', '.join(unlike)}" for file, unlike in unlike_files(wanted)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ class Service:
     configuration: Path
     live: dict[str, Path]  # where each staged file or directory goes
     ready_url: str
+    ready_log: str  # what a line of the journal has to match once, in each start
+    proofs: Mapping[str, tuple[str, str]]  # these two, by the kind of a release
+    check_zip: str  # the program of the check, where the release has none
     budget: float  # seconds within which it has to be ready
     stop_seconds: float  # seconds systemd gives it to end
 
@@ -51,7 +56,9 @@ class Service:
 def service_of(wanted: Mapping[str, Any]) -> Service:
     """The service that the document of what is wanted describes."""
     configuration = Path(wanted["configuration"])
-    public = {name: Path(file["path"]) for name, file in wanted["files"].items()}
+    # A file that only a release of another kind has is live, too, as long as that release is.
+    parts = [wanted, *wanted["kinds"].values()]
+    public = {name: Path(file["path"]) for part in parts for name, file in part["files"].items()}
     return Service(
         name=wanted["name"],
         user=wanted["account"]["name"],
@@ -59,9 +66,18 @@ def service_of(wanted: Mapping[str, Any]) -> Service:
         configuration=configuration,
         live={**public, "credentials": configuration / "credentials"},
         ready_url=wanted["ready_url"],
+        ready_log=wanted["ready_log"],
+        proofs={kind: (part["ready_url"], part["ready_log"]) for kind, part in wanted["kinds"].items()},
+        check_zip=wanted["check_zip"],
         budget=wanted["start_seconds"],
         stop_seconds=wanted["stop_seconds"],
     )
+
+
+def proven_as(service: Service, kind: str) -> Service:
+    """The service with what proves a release of this kind; where that is not known, systemd's word has to do."""
+    ready_url, ready_log = service.proofs.get(kind, ("", ""))
+    return replace(service, ready_url=ready_url, ready_log=ready_log)
 
 
 def restart(service: Service) -> None:
@@ -72,6 +88,7 @@ def restart(service: Service) -> None:
     app_host.run("systemctl", "restart", "--no-block", service.name)
     deadline = time.monotonic() + service.stop_seconds + service.budget
     ready_since: float | None = None
+    logged = not service.ready_log
     restarts: int | None = None  # systemd still counts the restarts of the state before, if that was crashing
     while ready_since is None or time.monotonic() < ready_since + SETTLE_SECONDS:
         time.sleep(POLL_SECONDS)
@@ -85,6 +102,9 @@ def restart(service: Service) -> None:
         if started and (again or state["SubState"] in ("failed", "auto-restart")):
             raise UnhealthyError(f"it ended by itself ({state['Result']}, exit status {state['ExecMainStatus']})")
         reason = not_ready(service, state) if started else "the process before it has not ended"
+        if not reason and not logged:
+            logged = has_logged(state["InvocationID"], service.ready_log)
+            reason = "" if logged else f"no line of its journal matches {service.ready_log!r}"
         if not reason:
             ready_since = ready_since or time.monotonic()
             continue
@@ -105,6 +125,18 @@ def not_ready(service: Service, state: dict[str, str]) -> str:
         return f"systemd says {state['ActiveState']} ({state['SubState']}) {state['StatusText']}".strip()
     reason: str = app_host.not_ready(service.ready_url)
     return reason
+
+
+def has_logged(invocation: str, pattern: str) -> bool:
+    """Whether a line that this run of the unit has written itself matches a regular expression.
+
+    The journal may have been rotated since an earlier start, so this proves a start and not a service that runs.
+    """
+    command = ["journalctl", f"_SYSTEMD_INVOCATION_ID={invocation}", "--output=cat", "--no-pager", "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as journal:
+        found = any(re.search(pattern, line) for line in journal.stdout or ())
+        journal.kill()  # the service may have written a lot since
+    return found
 
 
 def last_lines(service: Service) -> str:

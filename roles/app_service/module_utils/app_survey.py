@@ -7,23 +7,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import app_host
-from ansible.module_utils.app_comparison import Wanted, as_text, diff, service_changes
+from ansible.module_utils import app_host, go_version
+from ansible.module_utils.app_comparison import UnfitError, Wanted, as_text, diff, of_kind, service_changes
 from ansible.module_utils.app_neighbours import SharedHomeError, require_own_home
-from ansible.module_utils.app_releases import directory, live, stands
+from ansible.module_utils.app_releases import ID_DIGITS, directory, kind_of, live, stands
+from ansible.module_utils.go_version import GoVersionError
 from ansible.module_utils.runtime_systems import UnsupportedSystemError, this_system
 
 
 def compare(wanted: Wanted) -> dict[str, Any]:
     """What differs, and which of the runbook's steps have something to do; RETURN in library/app_state.py has the rest.
 
-    Raises UnsupportedSystemError, SharedHomeError, and OSError for what can't be read.
+    Raises UnsupportedSystemError, SharedHomeError, GoVersionError, UnfitError, and OSError for what can't be read.
     """
     require_own_home(wanted["name"], wanted["home"]["path"])
-    runtime = this_system(wanted["systems"])
     home, account = Path(wanted["home"]["path"]), wanted["account"]
-    release = directory(home, wanted["sha256"], runtime.interpreter)
-    packages = app_host.missing_packages(runtime.packages)
+    kind = wanted["kind"] or _standing_kind(home, wanted["sha256"])
+    if not kind:
+        return _unfetched(wanted)
+    wanted = of_kind(wanted, kind)
+    runtime = this_system(wanted["systems"], kind)
+    if kind == "go" and go_version.older(runtime.version, wanted["go"]):
+        raise UnfitError(f"{wanted['name']}_artifact: {go_version.too_old(runtime.version, wanted['go'])}.")
+    release = directory(home, wanted["sha256"], kind, runtime.version or runtime.interpreter)
+    packages = app_host.missing_packages(runtime.packages) if runtime.packages else []
     found_account = app_host.account(account["name"])
     lacks_account = found_account is None or (
         not found_account.get("foreign")
@@ -34,7 +41,6 @@ def compare(wanted: Wanted) -> dict[str, Any]:
     lacks_release = not stands(release, wanted["sha256"])
     service = service_changes(wanted, release)
     current = live(home)
-    serving = bool(current) or app_host.unit(wanted["name"], "ActiveState").get("ActiveState") == "active"
     steps = {
         "runtime": bool(packages),
         "account": lacks_account or bool(unlike_home),
@@ -49,7 +55,8 @@ def compare(wanted: Wanted) -> dict[str, Any]:
     return {
         "changes": changes + service,
         "settled": not any(steps[name] for name in ("runtime", "account", "release", "service")),
-        "serving": serving,
+        "serving": _serving(wanted, current),
+        "kind": kind,
         "live": str(current or ""),
         "release": str(release),
         "runtime": {**runtime.as_dict(), "missing": packages},
@@ -60,23 +67,63 @@ def compare(wanted: Wanted) -> dict[str, Any]:
     }
 
 
+def _standing_kind(home: Path, sha256: str) -> str:
+    """The kind of the artifact, by the name of a release of it; "" where it has to be fetched to tell."""
+    return next((kind_of(release.name) for release in sorted((home / "releases").glob(f"{sha256[:ID_DIGITS]}-*"))), "")
+
+
+def _unfetched(wanted: Wanted) -> dict[str, Any]:
+    """The answer where the artifact has yet to be fetched to tell its kind, by which the rest can be told."""
+    current = live(Path(wanted["home"]["path"]))
+    steps = dict.fromkeys(("runtime", "account", "release", "drain", "service"), False)
+    return {
+        "changes": ["the artifact: to be fetched"],
+        "settled": False,
+        "serving": _serving(wanted, current),
+        "kind": "",
+        "live": str(current or ""),
+        "release": "",
+        "runtime": {},
+        "account": None,
+        "group": False,
+        "home": [],
+        "steps": {**steps, "release": True},
+    }
+
+
+def _serving(wanted: Wanted, current: Path | None) -> bool:
+    return bool(current) or app_host.unit(wanted["name"], "ActiveState").get("ActiveState") == "active"
+
+
 def _source_changes(wanted: Wanted) -> bool:
-    """Whether a drain is wanted and one of its settings is about to change, which moves the service elsewhere."""
+    """Whether a drain is wanted and one of its settings is about to change, which moves the service elsewhere.
+
+    Raises UnfitError where the live release has no command to drain with.
+    """
     drain = wanted["drain"]
     if not drain:
         return False
     file = wanted["files"]["environment"]
     before, after = app_host.text(Path(file["path"])).splitlines(), file["content"].splitlines()
     moves = [line for line in before if line.partition("=")[0] in drain["settings"]]
-    return any(line not in after for line in moves)
+    if not any(line not in after for line in moves):
+        return False
+    current = live(Path(wanted["home"]["path"]))
+    before_it = wanted["kinds"].get(kind_of(current.name), {}) if current else {}
+    if current and "command" not in before_it.get("files", {}):
+        raise UnfitError(
+            f"{wanted['name']} is to be drained before it moves, but its live release, {current.name}, has no command "
+            "for that. Switch the drain off, and see by other means that nothing is left where it consumes now."
+        )
+    return True
 
 
 def main(wanted: Mapping[str, Any]) -> int:
     """Print as JSON what was found, with a diff, or why that failed; return the exit code."""
     try:
         found = compare(wanted)
-        found["diff"] = as_text(diff(wanted, Path(found["release"])))
-    except (UnsupportedSystemError, SharedHomeError, OSError) as error:
+        found["diff"] = as_text(diff(of_kind(wanted, found["kind"]), Path(found["release"]))) if found["kind"] else []
+    except (UnsupportedSystemError, SharedHomeError, GoVersionError, UnfitError, OSError) as error:
         found = {"failure": str(error)}
     print(json.dumps(found))
     return 0

@@ -19,12 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils import app_comparison, app_host, app_label
-from ansible.module_utils.app_check import failed_check
+from ansible.module_utils.app_check import failed_check, no_python
 from ansible.module_utils.app_disk import sync, sync_tree
 from ansible.module_utils.app_ownership import claim, take
 from ansible.module_utils.app_placing import place
-from ansible.module_utils.app_proof import JOURNAL_LINES, Service, UnhealthyError, last_lines, restart, service_of
-from ansible.module_utils.app_releases import live, mark_live, prune
+from ansible.module_utils.app_proof import (
+    JOURNAL_LINES,
+    Service,
+    UnhealthyError,
+    last_lines,
+    proven_as,
+    restart,
+    service_of,
+)
+from ansible.module_utils.app_releases import kind_of, live, mark_live, prune
 from ansible.module_utils.app_undo import arm, disarm
 
 LOCKS = Path("/run")
@@ -36,6 +44,7 @@ class Outcome:
 
     failure: str = ""
     changed: bool = False
+    note: str = ""  # what the user should know of a switch that went well
 
 
 def switch(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Outcome:
@@ -172,7 +181,8 @@ def activate(service: Service, release: Path, staged: Path, check: str, keep_rel
         forget(service)
         prune(service.home, keep_releases)
         return Outcome(changed=True)
-    failure = failed_check(service, release, staged, check) if check else ""
+    note = no_python(service) if check else ""
+    failure = failed_check(service, release, staged, check) if check and not note else ""
     if failure:
         return give_up(service, f"`{check}` failed on this host with the new settings", failure)
     try:
@@ -192,7 +202,7 @@ def activate(service: Service, release: Path, staged: Path, check: str, keep_rel
         )
     forget(service)
     prune(service.home, keep_releases)
-    return Outcome(changed=True)
+    return Outcome(changed=True, note=note)
 
 
 def give_up(service: Service, what: str, why: str) -> Outcome:
@@ -272,7 +282,8 @@ def restore(service: Service) -> str:
                 directory.rmdir()
         return "There was nothing before it to go back to; the service is removed again."
     # A service set up by hand need not answer at the URL, so systemd's word has to do.
-    service, what = (service, f"Release {release.name}") if release else (replace(service, ready_url=""), "The unit")
+    service = proven_as(service, kind_of(release.name) if release else "")
+    what = f"Release {release.name}" if release else "The unit"
     try:
         restart(service)
     except (UnhealthyError, app_host.CommandError) as error:
@@ -296,7 +307,13 @@ def forget(service: Service) -> None:
 
 def main(request: Mapping[str, Any]) -> int:
     """Switch as the request asks, whose keys are the arguments of `switch`; return the exit code."""
-    outcome = switch(request["wanted"], Path(request["release"]), request["rebuilt"])
+    release = Path(request["release"])
+    try:
+        outcome = switch(app_comparison.of_kind(request["wanted"], kind_of(release.name)), release, request["rebuilt"])
+    except app_comparison.UnfitError as error:
+        outcome = Outcome(str(error))
+    if outcome.note:
+        print(outcome.note)
     if outcome.failure:
         print(outcome.failure, file=sys.stderr)
     return int(bool(outcome.failure))

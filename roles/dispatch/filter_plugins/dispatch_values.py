@@ -28,6 +28,11 @@ HOST_AND_PORT = re.compile(r"[^:]*:[0-9]*")
 SETTING = re.compile(r"(?!AMQP_|STATE_DIRECTORY$|DISPATCH_WEBHOOK_SECRET$)[A-Z][A-Z0-9_]*")
 SIGNING = "DISPATCH_WEBHOOK_SECRET"
 HTTP = "127.0.0.1:9672"  # where the consumer answers unless DISPATCH_HTTP says otherwise
+# What the original program has built in, by the names of the variables that say otherwise.
+ORIGINAL = {
+    "amqp_port": 5672, "amqp_tls": False, "amqp_vhost": "/", "amqp_exchange": "robot-shop", "amqp_queue": "orders",
+    "amqp_routing_key": "orders",
+}  # fmt: skip
 STOP_SECONDS = 20  # what it takes to stop unless DISPATCH_STOP_SECONDS says otherwise
 
 
@@ -176,6 +181,36 @@ def _seconds(values: Mapping[str, Any], _: str) -> list[str]:
     ]
 
 
+def original_faults(values: Mapping[str, Any], own_zip: str) -> list[str]:
+    """Why the original program, which has most settings built in, can't serve with these values; as in `faults`.
+
+    `own_zip` is the artifact of this repository, which checks the settings for a program that has no check.
+    """
+    what, remedy = "the artifact is the original program or one like it", "take this repository's own artifact"
+    found = [
+        f"dispatch_{name} is {values[name]}, but {what}, which has {built_in} built in. Leave the variable out, "
+        f"or {remedy}."
+        for name, built_in in ORIGINAL.items()
+        if str(values[name]) != str(built_in)
+    ]
+    if "," in str(values["amqp_host"]):
+        found.append(
+            f"dispatch_amqp_host is {values['amqp_host']}, but {what}, which takes one host. Set it to one, "
+            f"or {remedy}."
+        )
+    if re.search(r"[\r\n\0]", str(values["amqp_password"] or "")):
+        found.append(
+            f"dispatch_amqp_password has a line break, but {what}, whose environment can't hold that. Give the "
+            "RabbitMQ user a password of one line."
+        )
+    if not Path(own_zip).is_file():
+        found.append(
+            f"dist/dispatch.zip does not exist, but {what}, which can't check its settings itself. Build that zip with "
+            "`make artifact`: it checks them."
+        )
+    return found
+
+
 def settings(further: object, fixed: Mapping[str, Any]) -> dict[str, Any]:
     """The consumer's environment: the further settings, and those that have variables of their own.
 
@@ -209,6 +244,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "dispatch_faults": faults,
+            "dispatch_original_faults": original_faults,
             "dispatch_settings": settings,
             "dispatch_ready_url": ready_url,
             "dispatch_stop_seconds": stop_seconds,

@@ -13,7 +13,7 @@ options:
   systems:
     description:
       - The table. A key is C(<ID>-<major version>) of os-release(5), the system's own or that of one it is like.
-      - A value has C(interpreter), an absolute path that names the version, and the lists C(packages) and C(compiler).
+      - A value has C(interpreter), an absolute path that names the version, and the lists C(packages) and C(toolchain).
     type: dict
     required: true
 attributes:
@@ -39,7 +39,7 @@ packages:
   description: The packages that bring it.
   returned: success
   type: list
-compiler:
+toolchain:
   description: The packages that build what has no wheel for it.
   returned: success
   type: list

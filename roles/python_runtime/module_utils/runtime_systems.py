@@ -1,4 +1,4 @@
-"""Looks up, in a table of systems, which interpreter and packages this system needs.
+"""Looks up, in a table of systems, which interpreter or compiler and which packages this system needs.
 
 The keys are ``<ID>-<major version>`` of os-release(5), the system's own or those of one that it is like, so that Rocky,
 Alma and CentOS Stream need no row beside rhel's.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils import go_version
 
 OS_RELEASE = Path("/etc/os-release")
 Table = Mapping[str, Mapping[str, Any]]
@@ -22,24 +24,38 @@ class UnsupportedSystemError(Exception):
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a system calls its runtime: the interpreter's absolute path, the packages, and what installs them."""
+    """What a system calls its runtime: the absolute paths, the packages, and what installs them.
 
-    interpreter: str
-    packages: list[str]
-    manager: str  # apt or dnf
-    compiler: list[str] = field(default_factory=list)  # the packages that build what has no wheel
+    A release is named by the interpreter, or by the version of the compiler.
+    """
+
+    interpreter: str = ""
+    packages: list[str] = field(default_factory=list)
+    manager: str = ""  # apt or dnf
+    toolchain: list[str] = field(default_factory=list)  # the packages that build what has no wheel
+    compiler: str = ""
+    version: str = ""  # of the compiler, the major and the minor one
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
 
 
-def this_system(systems: Table) -> Runtime:
-    """The runtime of the system this runs on. Raises UnsupportedSystemError, and OSError without an os-release(5)."""
-    return choose(OS_RELEASE.read_text(encoding="utf-8", errors="replace"), systems)
+def this_system(systems: Table, kind: str = "python") -> Runtime:
+    """The runtime that a release of this kind needs on the system this runs on.
+
+    Raises UnsupportedSystemError, GoVersionError, and OSError without an os-release(5).
+    """
+    if kind == "binary":
+        return Runtime()
+    found = choose(OS_RELEASE.read_text(encoding="utf-8", errors="replace"), systems, kind)
+    if kind == "python":
+        return found
+    # The host's own compiler has the last word.
+    return replace(found, version=go_version.version(found.compiler, found.version, (found.packages or ["golang"])[0]))
 
 
-def choose(os_release: str, systems: Table) -> Runtime:
-    """The runtime of the system that `os_release`, the text of its os-release(5), describes.
+def choose(os_release: str, systems: Table, kind: str = "python") -> Runtime:
+    """The row of the system that `os_release`, the text of its os-release(5), describes.
 
     Raises UnsupportedSystemError.
     """
@@ -51,10 +67,11 @@ def choose(os_release: str, systems: Table) -> Runtime:
         row = systems.get(f"{name}-{major}")
         if row is not None:
             manager = "apt" if "debian" in names else "dnf"
-            packages, compiler = (list(row.get(kind, [])) for kind in ("packages", "compiler"))
-            return Runtime(str(row["interpreter"]), packages, manager, compiler)
+            rest = {name: str(row[name]) for name in ("interpreter", "compiler", "version") if name in row}
+            lists = {name: list(row.get(name, [])) for name in ("packages", "toolchain")}
+            return Runtime(manager=manager, **lists, **rest)
     name, supported = values.get("PRETTY_NAME", "This system"), ", ".join(sorted(systems))
     raise UnsupportedSystemError(
         f"{name} is not a supported system. Supported: {supported} (rhel covers Rocky, Alma and CentOS Stream, too). "
-        "Use one of these, or describe yours in the variable python_runtime_systems."
+        f"Use one of these, or describe yours in the variable {kind}_runtime_systems."
     )

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from deploys.desired import Desired, DesiredError
+from deploys.desired import Desired, DesiredError, Values
 from tests.unit.deploys.conftest import PASSWORD
+
+
+def python(host: Values) -> Values:
+    """What is wanted of a host where the release is a Python program."""
+    return {**host, **host["kinds"]["python"], "credentials": host["credentials"]["python"]}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,7 @@ def test_all_that_is_wrong_is_said_at_once(desired: Callable[..., Desired]) -> N
 def test_the_consumer_s_further_settings_reach_it_and_its_unit(
     desired: Callable[..., Desired], given: dict[str, object], url: str, stop: int
 ) -> None:
-    host = desired(dispatch_environment={**given, "DISPATCH_RETENTION_DAYS": 90}).wanted("h1", {})["host"]
+    host = python(desired(dispatch_environment={**given, "DISPATCH_RETENTION_DAYS": 90}).wanted("h1", {})["host"])
     environment = host["files"]["environment"]["content"].splitlines()
     assert 'DISPATCH_RETENTION_DAYS="90"' in environment
     assert {f'{name}="{value}"' for name, value in given.items()} <= set(environment)
@@ -98,7 +103,7 @@ def test_a_hook_reaches_the_consumer_and_a_process_that_ends_for_memory_does_not
 
 
 def test_a_limit_leaves_the_others_in_force(desired: Callable[..., Desired]) -> None:
-    host = desired(dispatch_limits={"CPUQuota": "50%", "TasksMax": 8}).wanted("h1", {})["host"]
+    host = python(desired(dispatch_limits={"CPUQuota": "50%", "TasksMax": 8}).wanted("h1", {})["host"])
     unit = host["files"]["unit"]["content"].splitlines()
     assert {"CPUQuota=50%", "TasksMax=8", "MemoryMax=512M"} <= set(unit)
     assert "TasksMax=64" not in unit
@@ -114,14 +119,18 @@ def test_a_roll_out_in_one_value_is_one_batch_after_another(
 
 
 def test_what_the_command_line_gives_outranks_the_inventory(desired: Callable[..., Desired]) -> None:
-    host = desired().wanted("h1", {"dispatch_amqp_host": "other"})["host"]
+    host = python(desired().wanted("h1", {"dispatch_amqp_host": "other"})["host"])
     assert 'AMQP_HOST="other"' in host["files"]["environment"]["content"]
 
 
 def test_a_secret_is_nowhere_but_among_the_credentials(desired: Callable[..., Desired]) -> None:
     host = desired().wanted("h1", {})["host"]
-    assert base64.b64decode(host["credentials"].pop("amqp_password")).decode() == PASSWORD
-    assert PASSWORD not in json.dumps(host)
+    credentials = host.pop("credentials")
+    assert {base64.b64decode(of_kind["amqp_password"]).decode() for of_kind in credentials.values()} == {PASSWORD}
+    # The program that reads its password from the environment has it in a file of its own.
+    assert base64.b64decode(credentials["go"]["environment"]).decode() == f'AMQP_PASS="{PASSWORD}"\n'
+    assert credentials["python"].keys() == {"amqp_password"}
+    assert PASSWORD not in json.dumps([host, credentials])
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -157,5 +166,5 @@ def test_an_unsafe_password_is_taken_as_it_is(tmp_path: Path, desired: Callable[
         f"dispatch: {{hosts: {{h1: {{dispatch_amqp_host: rabbit, dispatch_artifact: {host['dispatch_artifact']}, "
         'dispatch_amqp_password: !unsafe "Xy{#9kQ{{ x }}"}}}\n'
     )
-    credentials = Desired([str(inventory)]).wanted("h1", {})["host"]["credentials"]
+    credentials = Desired([str(inventory)]).wanted("h1", {})["host"]["credentials"]["python"]
     assert base64.b64decode(credentials["amqp_password"]) == b"Xy{#9kQ{{ x }}"

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,12 +157,14 @@ def test_a_password_alone_lets_in(tmp_path: Path) -> None:
 
 
 def test_a_login_that_greets_is_asked_all_the_same(tmp_path: Path) -> None:
+    artifact = tmp_path / "x.zip"
+    with zipfile.ZipFile(artifact, "w") as archive:
+        archive.writestr("requirements.txt", "")
     given = {
         "ansible_password": PASSWORD,
         "dispatch_amqp_host": "rabbit",
         "dispatch_amqp_password": PASSWORD,
-        "dispatch_artifact": "http://rabbit/x.zip",
-        "dispatch_artifact_sha256": "0" * 64,
+        "dispatch_artifact": str(artifact),
         # With this the program that runs on the host has something to answer that depends on no host.
         "python_runtime_systems": {"None-0": {"interpreter": "/python"}},
     }

@@ -12,7 +12,7 @@ import pytest
 from pyinfra.api import FactProcessError
 
 from deploys import operations, programs
-from deploys.facts import State
+from deploys.facts import Answer
 
 SECRET = "not-to-be-seen"  # noqa: S105 - that of no service
 
@@ -79,7 +79,7 @@ def test_a_program_brings_the_modules_it_is_made_of() -> None:
     assert {"app_releases", "app_host", "app_comparison", "app_proof"} <= set(names)
 
 
-@pytest.mark.parametrize("program", ["app_survey", "app_build", "app_switching"])
+@pytest.mark.parametrize("program", ["app_survey", "app_fetch", "app_build", "app_switching"])
 def test_a_program_runs_without_ansible(program: str) -> None:
     request = json.dumps({"modules": programs.modules(program), "request": {}, "files": {}})
     done = subprocess.run([sys.executable, *programs.COMMAND[1:]], input=request, capture_output=True, text=True)
@@ -122,9 +122,9 @@ ANSWER = {"changes": ["a {brace}"], "steps": {"runtime": False}}
     ],
 )
 def test_a_host_s_answer_is_read_whatever_its_login_prints(printed: list[str]) -> None:
-    assert State().process(printed) == ANSWER
+    assert Answer().process(printed) == ANSWER
 
 
 def test_a_host_that_gives_no_answer_is_no_crash() -> None:
     with pytest.raises(FactProcessError, match=r"no answer among what the host printed: .*Welcome"):
-        State().process(["Welcome!"])
+        Answer().process(["Welcome!"])

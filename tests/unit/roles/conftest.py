@@ -11,7 +11,7 @@ import pytest
 ROLES = Path(__file__).resolve().parents[3] / "roles"
 
 ansible.module_utils.__path__.extend(str(path) for path in sorted(ROLES.glob("*/module_utils")))
-sys.path.extend(str(path) for path in sorted(ROLES.glob("*/filter_plugins")))
+sys.path.extend(str(path) for path in sorted(ROLES.glob("*/filter_*")))
 
 from ansible.module_utils import app_host  # noqa: E402 - only now can it be found
 

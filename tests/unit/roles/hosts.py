@@ -42,8 +42,11 @@ class Host:
                 name: {"path": str(path), "mode": modes[name], "content": "new"} for name, path in places.items()
             },
             "credentials": {"password": base64.b64encode(b"new secret").decode()},
+            "kinds": {},
             "check": "",
+            "check_zip": "",
             "ready_url": "",
+            "ready_log": "",
             "start_seconds": 5,
             "stop_seconds": 1,
             "releases_kept": 3,
@@ -57,6 +60,12 @@ class Host:
         monkeypatch.setattr(app_host, "run", lambda *command: self.ran(*command))
         monkeypatch.setattr(app_switching, "LOCKS", root)
         monkeypatch.setattr(app_switching, "restart", self.restart)
+
+    def document(self) -> dict[str, Any]:
+        """The document of which `wanted` is what it says for a Python program."""
+        names = ("files", "check", "check_zip", "ready_url", "ready_log")
+        kinds = {"python": {**{name: self.wanted[name] for name in names}, "faults": []}}
+        return {**self.wanted, "kinds": kinds, "credentials": {"python": self.wanted["credentials"]}}
 
     def release(self, name: str) -> Path:
         return self.root / "app/releases" / name

@@ -55,6 +55,8 @@ def test_a_file_is_described_by_its_checksum(good: Path, stated: bool) -> None:
         "url": False,
         "source": str(good),
         "sha256": digest,
+        "kind": "python",
+        "go": "",
         "faults": [],
     }
 
@@ -65,6 +67,8 @@ def test_a_url_is_described_by_the_checksum_that_was_stated() -> None:
         "url": True,
         "source": "https://h/x.zip",
         "sha256": "a" * 64,
+        "kind": "",
+        "go": "",
         "faults": [],
     }
 
@@ -108,10 +112,28 @@ def test_a_checksum_that_is_none_is_refused(good: Path) -> None:
     assert fault(good, "abc").startswith('dispatch_artifact_sha256 is "abc". Set it to the 64 hexadecimal digits')
 
 
-def test_a_zip_without_requirements_is_refused(good: Path) -> None:
+def test_a_zip_that_is_none_of_the_kinds_is_refused(good: Path) -> None:
     with zipfile.ZipFile(good, "w") as archive:
         archive.writestr("below/requirements.txt", "")
-    assert f"dispatch_artifact is {good}, and that zip has no requirements.txt at its root" in fault(good)
+    assert fault(good).startswith(f"dispatch_artifact is {good}, and that zip is none of the three")
+
+
+def test_go_source_is_described_by_the_version_it_asks_for(good: Path) -> None:
+    with zipfile.ZipFile(good, "w") as archive:
+        archive.writestr("main.go", "package main")
+        archive.writestr("./go.mod", "module dispatch\n\n// go 1.2\ngo 1.21.3 // or later\n")
+    described = app_artifact.artifact(good, "", "dispatch_artifact")
+    assert (described["kind"], described["go"], described["faults"]) == ("go", "1.21.3", [])
+
+
+def test_a_binary_has_the_name_of_the_variable_s_service(good: Path) -> None:
+    with zipfile.ZipFile(good, "w") as archive:
+        executable = zipfile.ZipInfo("dispatch")
+        executable.external_attr = 0o100755 << 16
+        archive.writestr(executable, "")
+    assert app_artifact.artifact(good, "", "dispatch_artifact")["kind"] == "binary"
+    (said,) = app_artifact.artifact(good, "", "payment_artifact")["faults"]
+    assert "it has dispatch at its root" in said
 
 
 def test_a_file_that_has_changed_is_read_again(good: Path) -> None:

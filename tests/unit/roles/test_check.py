@@ -29,7 +29,7 @@ class Checked:
         )
         self.units, self.states = host.root / "run", host.root / "lib"
         self.written: dict[str, str] = {}  # the units and drop-ins that the check was started with, by path
-        files = app_wanted.wanted(SERVICE)["host"]["files"]
+        files = app_wanted.wanted(SERVICE)["host"]["kinds"]["python"]["files"]
         for name, file in host.wanted["files"].items():
             file["content"] = self.local(files[name]["content"])
         for path in (self.units, self.states):
@@ -121,7 +121,7 @@ def test_a_check_has_all_that_the_start_would_have(checked: Checked) -> None:
 
 def test_a_check_has_the_new_secrets_in_its_environment(checked: Checked) -> None:
     given = {**SERVICE, "environment_credentials": {"AMQP_PASS": "amqp_password"}}
-    unit = app_wanted.wanted(given)["host"]["files"]["unit"]["content"]
+    unit = app_wanted.wanted(given)["host"]["kinds"]["python"]["files"]["unit"]["content"]
     checked.host.wanted["files"]["unit"]["content"] = checked.local(unit)
     assert checked.failure() == ""
     lines = checked.written["dispatch-switch-check.service"].splitlines()

@@ -41,6 +41,36 @@ def test_good_values_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ({}, []),
+        ({"amqp_port": "5672"}, []),
+        ({"amqp_tls": True, "amqp_port": 5671}, ["dispatch_amqp_port is 5671, but", "dispatch_amqp_tls is True, but"]),
+        ({"amqp_vhost": "shop"}, ["dispatch_amqp_vhost is shop, but the artifact is the original program"]),
+        ({"amqp_exchange": "roboshop"}, ["dispatch_amqp_exchange is roboshop, but"]),
+        ({"amqp_queue": "paid"}, ["dispatch_amqp_queue is paid, but"]),
+        ({"amqp_routing_key": "paid"}, ["dispatch_amqp_routing_key is paid, but"]),
+        ({"amqp_host": "a, b"}, ["dispatch_amqp_host is a, b, but"]),
+        ({"amqp_password": "not-to-be-seen\n"}, ["dispatch_amqp_password has a line break, but"]),
+        ({"amqp_password": None}, []),
+    ],
+)
+def test_what_the_original_program_has_built_in_can_t_be_set(
+    tmp_path: Path, given: dict[str, Any], said: list[str]
+) -> None:
+    own_zip = tmp_path / "dispatch.zip"
+    own_zip.touch()
+    found = dispatch_values.original_faults({**GOOD, "amqp_tls": False, **given}, str(own_zip))
+    assert [fault[: len(words)] for fault, words in zip(found, said, strict=True)] == said
+    assert "not-to-be-seen" not in "".join(found)
+
+
+def test_the_original_program_s_settings_are_checked_by_our_artifact(tmp_path: Path) -> None:
+    (fault,) = dispatch_values.original_faults({**GOOD, "amqp_tls": False}, str(tmp_path / "dispatch.zip"))
+    assert fault.startswith("dist/dispatch.zip does not exist, but")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
         ({"amqp_host": None}, "dispatch_amqp_host is not set. Set it in the inventory"),
         ({"amqp_host": ""}, 'dispatch_amqp_host is "". Set it in the inventory'),
         ({"amqp_host": "<host>"}, 'dispatch_amqp_host is "<host>". Set it in the inventory'),

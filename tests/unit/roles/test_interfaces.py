@@ -33,6 +33,7 @@ def test_the_roles_are_the_runbook_s_steps() -> None:
         "app_runbook",
         "app_service",
         "dispatch",
+        "go_runtime",
         "payment",
         "python_runtime",
         "rabbitmq",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,18 +13,76 @@ from ansible.module_utils import app_proof
 from tests.unit.roles.hosts import Host
 
 
-def test_the_process_before_has_its_time_to_end(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    state = {"ActiveState": "active", "SubState": "running", "NRestarts": "0", "StatusText": ""}
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Time that passes by sleeping alone."""
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
 
     def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
+        clock.now += seconds
 
-    monkeypatch.setattr(app_proof, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now))
-    monkeypatch.setattr(app_proof, "properties", lambda _: {**state, "InvocationID": "old" if now < 30 else "new"})
+    clock.sleep = sleep
+    monkeypatch.setattr(app_proof, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def started_at(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the time from which on systemd says that the new process is active."""
+    state = {"ActiveState": "active", "SubState": "running", "NRestarts": "0", "StatusText": ""}
+
+    def at(seconds: float) -> None:
+        monkeypatch.setattr(
+            app_proof, "properties", lambda _: {**state, "InvocationID": "old" if clock.now < seconds else "new"}
+        )
+
+    return at
+
+
+def test_the_process_before_has_its_time_to_end(
+    host: Host, clock: SimpleNamespace, started_at: Callable[[float], None]
+) -> None:
+    started_at(30)
     app_proof.restart(dataclasses.replace(host.service, budget=5, stop_seconds=31))
-    assert 33 < now < 34
-    now = 0
+    assert 33 < clock.now < 34
+    clock.now = 0
     with pytest.raises(app_proof.UnhealthyError, match="the process before it has not ended"):
         app_proof.restart(dataclasses.replace(host.service, budget=5, stop_seconds=1))
+
+
+def test_a_start_is_proven_by_a_line_of_its_own_journal(
+    host: Host, clock: SimpleNamespace, started_at: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def has_logged(invocation: str, _: str) -> bool:
+        asked.append(invocation)
+        return bool(clock.now > 4)
+
+    monkeypatch.setattr(app_proof, "has_logged", has_logged)
+    started_at(2)
+    service = dataclasses.replace(host.service, ready_log="waiting", budget=5)
+    app_proof.restart(service)
+    assert 7 < clock.now < 8
+    assert set(asked) == {"new"}
+    started_at(clock.now + 1)
+    monkeypatch.setattr(app_proof, "has_logged", lambda *_: False)
+    with pytest.raises(app_proof.UnhealthyError, match="no line of its journal matches 'waiting'"):
+        app_proof.restart(service)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"), [("(?i)waiting for messages", True), ("^Order 1$", True), ("messages.*Order", False)]
+)
+def test_a_line_is_looked_for_in_what_one_run_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, found: bool
+) -> None:
+    stub = tmp_path / "journalctl"
+    stub.write_text(
+        f"#!/bin/sh\necho \"$@\" > {tmp_path}/asked\nprintf ' [*] Waiting for Messages\\nOrder \\377\\nOrder 1\\n'\n"
+    )
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert app_proof.has_logged("7f", pattern) is found
+    assert (tmp_path / "asked").read_text().split()[0] == "_SYSTEMD_INVOCATION_ID=7f"

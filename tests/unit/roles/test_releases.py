@@ -122,6 +122,17 @@ def test_a_mark_that_says_nothing_vouches_for_nothing(tmp_path: Path, said: byte
     assert not app_releases.stands(tmp_path)
 
 
-def test_a_release_is_one_of_an_artifact_for_an_interpreter() -> None:
-    directory = app_releases.directory(Path("/app"), SHA256, "/usr/bin/python3.11")
-    assert directory == Path("/app/releases/0d69affe422b-python3.11")
+@pytest.mark.parametrize(
+    ("kind", "runtime", "name"),
+    [
+        ("python", "/usr/bin/python3.11", "python3.11"),
+        ("python", "/opt/go/bin/pypy3", "pypy3"),
+        ("python", "/usr/bin/python3", "python3"),
+        ("go", "1.19", "go1.19"),
+        ("binary", "", "binary"),
+    ],
+)
+def test_a_release_is_one_of_an_artifact_for_a_runtime(kind: str, runtime: str, name: str) -> None:
+    directory = app_releases.directory(Path("/app"), SHA256, kind, runtime)
+    assert directory == Path(f"/app/releases/0d69affe422b-{name}")
+    assert app_releases.kind_of(directory.name) == kind

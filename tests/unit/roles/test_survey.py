@@ -24,19 +24,24 @@ class Host:
         self.root = root
         self.wanted = self.asked()
         home = Path(self.wanted["home"]["path"])
-        self.release = directory(home, SHA256, INTERPRETER)
+        self.release = directory(home, SHA256, "python", INTERPRETER)
         self.release.mkdir(parents=True)
         (self.release / "code.py").touch()
         (self.release / COMPLETE).write_text(f"{SHA256}\n{digest(self.release)}\n")
         (home / "current").symlink_to(self.release)
-        for path, mode in app_comparison.directories(self.wanted).items():
+        for path, mode in app_comparison.directories(self.as_python).items():
             path.mkdir()
             path.chmod(int(mode, 8))
-        for file in app_comparison.files(self.wanted):
+        for file in app_comparison.files(self.as_python):
             path = Path(file["path"])
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(app_host.content(file))
             path.chmod(int(file["mode"], 8))
+
+    @property
+    def as_python(self) -> Any:
+        """What is wanted of it where the release is a Python program."""
+        return app_comparison.of_kind(self.wanted, "python")
 
     def asked(self, drain: bool = False, **environment: object) -> dict[str, Any]:
         """What is wanted, with these settings, of the host in this directory."""
@@ -54,14 +59,15 @@ class Host:
         wanted: dict[str, Any] = app_wanted.wanted(definition)["host"]
         wanted["home"]["path"] = f"{self.root}/app"
         wanted["configuration"] = f"{self.root}/etc"
-        for name, file in wanted["files"].items():
-            file["path"] = f"{self.root}/{'etc' if name == 'environment' else 'live'}/{name}"
+        for part in wanted["kinds"].values():
+            for name, file in part["files"].items():
+                file["path"] = f"{self.root}/{'etc' if name == 'environment' else 'live'}/{name}"
         return wanted
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(app_survey, "this_system", lambda _: Runtime(INTERPRETER, ["python3.11-venv"], "apt"))
+    monkeypatch.setattr(app_survey, "this_system", lambda *_: Runtime(INTERPRETER, ["python3.11-venv"], "apt"))
     monkeypatch.setattr(app_host, "missing_packages", lambda _: [])
     monkeypatch.setattr(app_host, "account", lambda _: ENTRY)
     monkeypatch.setattr(app_host, "unit", lambda *_: {"UnitFileState": "enabled", "ActiveState": "active"})
@@ -124,11 +130,11 @@ def test_a_unit_holds_only_what_the_host_s_systemd_knows(
     monkeypatch.setattr(app_host, "systemd_version", lambda: version)
     found = app_survey.compare(host.wanted)
     assert found["settled"] is (version == 254)  # which the host has been written for
-    (unit,) = (file for file in app_comparison.files(host.wanted) if file["name"] == "unit")
+    (unit,) = (file for file in app_comparison.files(host.as_python) if file["name"] == "unit")
     assert ("RestartSteps=5\n" in unit["content"]) is ("RestartMaxDelaySec=60\n" in unit["content"]) is (version == 254)
     Path(unit["path"]).write_text(unit["content"])
     assert app_survey.compare(host.wanted)["settled"]
-    assert app_comparison.diff(host.wanted, host.release) == []
+    assert app_comparison.diff(host.as_python, host.release) == []
 
 
 def test_a_foreign_user_is_used_as_it_is(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,9 +165,54 @@ def test_nothing_is_drained_where_nothing_is_live(host: Host) -> None:
     assert app_survey.compare(host.asked(drain=True, AMQP_HOST="other"))["steps"]["drain"] is False
 
 
+def test_a_release_that_has_no_command_can_t_drain(host: Host) -> None:
+    wanted = host.asked(drain=True, AMQP_HOST="other")
+    del wanted["kinds"]["python"]["files"]["command"]
+    with pytest.raises(app_comparison.UnfitError, match=r"has no command for that[.] Switch the drain off"):
+        app_survey.compare(wanted)
+
+
+def test_the_kind_of_an_artifact_is_told_by_a_release_that_stands(host: Host) -> None:
+    host.wanted["kind"] = ""
+    found = app_survey.compare(host.wanted)
+    assert (found["settled"], found["kind"]) == (True, "python")
+
+
+def test_an_artifact_of_which_no_release_stands_has_to_be_fetched_first(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.wanted.update(kind="", sha256="cd" * 32)
+    found = app_survey.compare(host.wanted)
+    assert (found["settled"], found["kind"], found["release"], found["serving"]) == (False, "", "", True)
+    assert [name for name, due in found["steps"].items() if due] == ["release"]
+    assert app_survey.main(host.wanted) == 0
+    assert '"diff": []' in capsys.readouterr().out
+    host.wanted["kind"] = "python"
+    assert found.keys() == app_survey.compare(host.wanted).keys()
+
+
+def test_go_that_is_too_old_for_an_artifact_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.wanted.update(kind="go", go="1.21.3")
+    host.wanted["kinds"]["go"] = host.wanted["kinds"]["python"]
+    monkeypatch.setattr(app_survey, "this_system", lambda *_: Runtime(compiler="/usr/bin/go", version="1.19"))
+    with pytest.raises(app_comparison.UnfitError, match=r"dispatch_artifact: its go[.]mod asks for Go 1[.]21[.]3"):
+        app_survey.compare(host.wanted)
+    monkeypatch.setattr(app_survey, "this_system", lambda *_: Runtime(compiler="/usr/bin/go", version="1.21"))
+    assert app_survey.compare(host.wanted)["release"].endswith(f"/{SHA256[:12]}-go1.21")
+
+
+def test_an_artifact_of_a_kind_that_the_service_does_not_run_is_told(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.wanted["kind"] = "go"
+    assert app_survey.main(host.wanted) == 0
+    assert '"failure": "The release is of the kind go, which dispatch does not run.' in capsys.readouterr().out
+
+
 def test_a_secret_is_in_no_answer(host: Host) -> None:
     wanted = host.asked()
-    wanted["credentials"]["amqp_password"] = base64.b64encode(b"another word").decode()
-    answer = repr(app_survey.compare(wanted)) + repr(app_comparison.diff(wanted, host.release))
+    wanted["credentials"]["python"]["amqp_password"] = base64.b64encode(b"another word").decode()
+    shown = app_comparison.diff(app_comparison.of_kind(wanted, "python"), host.release)
+    answer = repr(app_survey.compare(wanted)) + repr(shown)
     assert "credentials/amqp_password: content" in answer
     assert "another word" not in answer

@@ -91,7 +91,7 @@ def test_an_error_that_nobody_foresaw_is_told(host: Host, monkeypatch: pytest.Mo
 
 
 def test_a_request_is_answered_by_an_exit_code(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    request = {"wanted": host.wanted, "release": str(host.release("new")), "rebuilt": False}
+    request = {"wanted": host.document(), "release": str(host.release("new")), "rebuilt": False}
     assert app_switching.main(request) == 0
     host.service.current.unlink()
     host.service.current.touch()

@@ -33,7 +33,7 @@ SERVICE: dict[str, Any] = {
 def rendered(name: str, **definition: Any) -> str:
     wanted = app_wanted.wanted({**SERVICE, **definition})
     assert wanted["faults"] == []
-    return str(wanted["host"]["files"][name]["content"])
+    return str(wanted["host"]["kinds"]["python"]["files"][name]["content"])
 
 
 def unit(**definition: Any) -> configparser.RawConfigParser:

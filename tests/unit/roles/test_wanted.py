@@ -31,8 +31,13 @@ def wanted(**given: Any) -> dict[str, Any]:
     return document
 
 
-def unit(document: dict[str, Any]) -> list[str]:
-    lines: list[str] = document["host"]["files"]["unit"]["content"].splitlines()
+def of_kind(document: dict[str, Any], kind: str = "python") -> Any:
+    """What the modules make of the document for a release of one kind."""
+    return app_comparison.of_kind(document["host"], kind)
+
+
+def unit(document: dict[str, Any], kind: str = "python") -> list[str]:
+    lines: list[str] = of_kind(document, kind)["files"]["unit"]["content"].splitlines()
     return lines
 
 
@@ -48,12 +53,23 @@ def test_what_a_definition_leaves_out_has_a_default() -> None:
         "artifact_faults": [],
         "artifact": {"value": "x.zip", "url": False, "source": "/x.zip"},
         "index_url": "",
+        "go_proxy": "",
         "ca_bundle": "",
         "require_hashes": True,
         "cli": "/usr/bin/shipping",
+        "check_zips": {"python": ""},
         "rollout": {"serial": ["1", "100%"], "max_fail_percentage": 0},
     }
-    files = host.pop("files")
+    (part,) = host.pop("kinds").values()
+    files = part.pop("files")
+    assert part == {
+        "systems": of_role("python_runtime", "defaults", "main.yml")["python_runtime_systems"],
+        "check": "",
+        "check_zip": "",
+        "ready_url": "",
+        "ready_log": "",
+        "faults": [],
+    }
     assert {name: (file["path"], file["mode"]) for name, file in files.items()} == {
         "environment": ("/etc/shipping/environment", "0644"),
         "unit": ("/etc/systemd/system/shipping.service", "0644"),
@@ -63,7 +79,8 @@ def test_what_a_definition_leaves_out_has_a_default() -> None:
     }
     assert host == {
         "name": "shipping",
-        "systems": of_role("python_runtime", "defaults", "main.yml")["python_runtime_systems"],
+        "kind": "python",
+        "go": "",
         "account": {
             "name": "roboshop",
             "comment": "RoboShop services",
@@ -73,9 +90,7 @@ def test_what_a_definition_leaves_out_has_a_default() -> None:
         "home": {"path": "/app", "owner": "root", "group": "root", "mode": "0755", "setype": "usr_t"},
         "sha256": SHA256,
         "configuration": "/etc/shipping",
-        "credentials": {},
-        "check": "",
-        "ready_url": "",
+        "credentials": {"python": {}},
         "start_seconds": 60,
         "stop_seconds": 30,
         "releases_kept": 3,
@@ -134,6 +149,7 @@ def test_a_definition_without_what_it_needs_is_refused(name: str) -> None:
             {"environment_credentials": {"A": "pin"}, "credentials": {"pin": "1", "environment": "2"}},
             "shipping has a credential named environment",
         ),
+        ({"ready_log": "(ready"}, "shipping_ready_log is (ready, and that is no regular expression: missing )"),
         ({"home": "app"}, "The home of shipping is app. Set it to an absolute path"),
         ({"home": "/"}, "The home of shipping is /. Set it to an absolute path"),
         ({"limits": "none"}, "shipping_limits is not a dictionary"),
@@ -205,7 +221,7 @@ def test_files_are_rendered_from_the_definition() -> None:
     document = wanted(
         environment={"B": 'a "b" \\', "A": 1}, credentials={"password": HIDDEN}, stop_seconds=15, user="ship"
     )
-    files = {name: file["content"].splitlines() for name, file in document["host"]["files"].items()}
+    files = {name: file["content"].splitlines() for name, file in of_kind(document)["files"].items()}
     assert [line for line in files["environment"] if not line.startswith("#")] == ['A="1"', 'B="a \\"b\\" \\\\"']
     assert {
         "Description=RoboShop Shipping",
@@ -221,30 +237,30 @@ def test_files_are_rendered_from_the_definition() -> None:
 
 def test_secrets_are_base64_and_in_no_file() -> None:
     document = wanted(credentials={"password": HIDDEN, "pin": 1234})
-    assert document["host"]["credentials"] == {
+    assert of_kind(document)["credentials"] == {
         "password": base64.b64encode(HIDDEN.encode()).decode(),
         "pin": base64.b64encode(b"1234").decode(),
     }
     assert HIDDEN not in json.dumps(document)
     bare = json.dumps({**document, "host": {**document["host"], "credentials": {}}})
-    assert document["host"]["credentials"]["password"] not in bare
+    assert of_kind(document)["credentials"]["password"] not in bare
     assert HIDDEN not in json.dumps(wanted(credentials={"password": HIDDEN}, serial=[]))
 
 
 def test_a_secret_of_the_environment_is_in_a_file_among_the_credentials_alone() -> None:
     given = {"password": HIDDEN, "pin": 1234}
     document = wanted(credentials=given, environment_credentials={"PIN": "pin", "AMQP_PASS": "password"})
-    files = document["host"]["credentials"]
+    files = of_kind(document)["credentials"]
     assert files.keys() == {"password", "pin", "environment"}
     assert base64.b64decode(files["environment"]).decode() == f'AMQP_PASS="{HIDDEN}"\nPIN="1234"\n'
-    (staged,) = (file for file in app_comparison.files(document["host"]) if file["name"] == "credentials/environment")
+    (staged,) = (file for file in app_comparison.files(of_kind(document)) if file["name"] == "credentials/environment")
     assert (staged["path"], staged["mode"]) == ("/etc/shipping/credentials/environment", "0600")
     assert HIDDEN not in json.dumps(document)
     assert [line for line in unit(document) if line.startswith("EnvironmentFile=")] == [
         "EnvironmentFile=/etc/shipping/environment",
         "EnvironmentFile=/etc/shipping/credentials/environment",
     ]
-    command = document["host"]["files"]["command"]["content"]
+    command = of_kind(document)["files"]["command"]["content"]
     assert "  --property=EnvironmentFile=/etc/shipping/credentials/environment \\\n" in command
     # The file is no credential that the service could find in its directory.
     assert "LoadCredential=environment:" not in json.dumps(document)
@@ -254,7 +270,7 @@ def test_a_secret_of_the_environment_is_in_a_file_among_the_credentials_alone() 
 def test_a_secret_of_the_environment_stays_as_it_is(value: str) -> None:
     # systemd.exec(5): within double quotes a backslash escapes as in a shell.
     document = wanted(credentials={"password": value}, environment_credentials={"AMQP_PASS": "password"})
-    text = base64.b64decode(document["host"]["credentials"]["environment"]).decode()
+    text = base64.b64decode(of_kind(document)["credentials"]["environment"]).decode()
     assert shlex.split(text, comments=True) == [f"AMQP_PASS={value}"]
 
 
@@ -266,7 +282,7 @@ def test_the_account_and_its_directory_are_as_the_role_makes_them() -> None:
 
 
 def test_what_a_removal_takes_away_is_what_a_switch_places() -> None:
-    host = wanted()["host"]
+    host = of_kind(wanted())
     left = [
         path.replace("{{ app_service_name }}", "shipping").replace("{{ app_service_home }}", "/app")
         for path in of_role("app_service", "vars", "main.yml")["__app_service_left"]
@@ -284,12 +300,13 @@ def test_the_modules_take_the_whole_document() -> None:
 def test_a_definition_may_leave_out_what_the_modules_have_defaults_for() -> None:
     host = wanted()["host"]
     defaults = {name: one["default"] for name, one in app_arguments.WANTED["options"].items() if "default" in one}
+    assert (defaults.pop("kind"), defaults.pop("credentials")) == ("", {})
     assert {name: host[name] for name in defaults} == defaults
 
 
 @pytest.mark.parametrize("name", ["environment", "unit", "drop_in", "command", "command_drop_in"])
 def test_what_the_role_writes_is_known_as_its_own(tmp_path: Path, name: str) -> None:
-    host = wanted()["host"]
+    host = {**of_kind(wanted())}
     file = host["files"][name]
     stands = tmp_path / name
     stands.write_text(f"{file['content']}# of the version before\n")

@@ -62,7 +62,9 @@ def test_a_word_that_is_taken_as_it_is_would_be_found() -> None:
 
 def case(**broker: Any) -> Any:
     """A host whose broker says what is given."""
-    host = SimpleNamespace(unit={"StatusText": broker.pop("told", "")}, ours=True, on_ec2=broker.pop("on_ec2", False))
+    host = SimpleNamespace(
+        unit={"StatusText": broker.pop("told", "")}, ours=True, foreign=False, on_ec2=broker.pop("on_ec2", False)
+    )
     defaults = {"settings": SETTINGS, "host": None, "own_address": AWKWARD, "address": lambda name: name}
     return SimpleNamespace(host=host, broker=SimpleNamespace(**{**defaults, **broker}))
 

@@ -1,0 +1,1 @@
+../../go_runtime/module_utils/go_version.py

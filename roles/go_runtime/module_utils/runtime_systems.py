@@ -1,0 +1,1 @@
+../../python_runtime/module_utils/runtime_systems.py

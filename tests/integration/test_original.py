@@ -1,0 +1,122 @@
+"""The runbook's own program, as source in Go and as a binary, in the place of this repository's and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration import original
+from tests.integration.conftest import DISPATCH, TestLab, order, release, until
+from tests.lab.ansible import ROOT, Run
+from tests.second_engine import deploy as pyinfra
+
+OURS = ROOT / "dist" / "dispatch.zip"
+ENVIRONMENT = "/etc/dispatch/credentials/environment"
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    directory = tmp_path_factory.mktemp("original")
+    return {
+        "source": original.source(directory / "source.zip"),
+        "binary": original.binary(directory / "binary.zip"),
+        "broken": original.broken(directory / "broken.zip"),
+    }
+
+
+@pytest.fixture
+def host(lab: TestLab) -> Iterator[TestLab]:
+    """The lab, whose Dispatch host has this repository's artifact again afterwards."""
+    yield lab
+    assert lab.playbook("dispatch").code == 0
+    lab.assert_consuming()
+
+
+def deploy(lab: TestLab, artifact: Path, *arguments: str) -> Run:
+    return lab.playbook("dispatch", *arguments, "-e", json.dumps({"dispatch_artifact": str(artifact)}))
+
+
+def live(lab: TestLab) -> str:
+    return lab.run(DISPATCH, "sh", "-c", "basename $(readlink /app/current)")
+
+
+def of(artifact: Path, runtime: str) -> str:
+    return f"{hashlib.sha256(artifact.read_bytes()).hexdigest()[:12]}-{runtime}"
+
+
+def assert_original_consumes(lab: TestLab) -> None:
+    published = order()
+    lab.publish(json.dumps(published).encode())
+    until(lambda: published["orderid"] in lab.run(DISPATCH, "journalctl", "-u", "dispatch", "--output=cat", "-n", "50"))
+
+
+@pytest.mark.long
+def test_the_original_takes_the_place_of_ours_and_gives_it_back(host: TestLab, artifacts: dict[str, Path]) -> None:
+    binary = artifacts["binary"]
+    run = deploy(host, binary, "--diff", "-v")
+    assert run.code == 0, run.output
+    assert host.password not in run.output
+    assert live(host) == of(binary, "binary")
+    assert_original_consumes(host)
+    assert deploy(host, binary).changed == 0
+
+    # The program has the password from a file that root alone can read, and from nowhere else.
+    assert host.run(DISPATCH, "stat", "-c", "%a %U", ENVIRONMENT) == "600 root"
+    unit = host.run(DISPATCH, "systemctl", "cat", "dispatch") + host.run(DISPATCH, "systemctl", "show", "dispatch")
+    assert f"EnvironmentFile={ENVIRONMENT}" in unit
+    assert host.password not in unit
+    # What only the other program has is gone.
+    assert host.run(DISPATCH, "sh", "-c", "ls /usr/bin/dispatch 2>/dev/null || :") == ""
+    assert host.run(DISPATCH, "systemctl", "show", "dispatch", "-P", "Type") == "exec"
+
+    doctor = host.playbook("doctor")
+    assert doctor.code == 0, doctor.output
+
+    # A release that ends at once is undone, and settings that can't work never go live.
+    run = deploy(host, artifacts["broken"])
+    assert run.code != 0
+    assert "are back, and healthy" in run.output
+    assert live(host) == of(binary, "binary")
+    run = deploy(host, binary, "-e", "dispatch_amqp_user=nobody")
+    assert run.code != 0
+    assert "`check` failed on this host with the new settings; nothing that is live has changed" in run.output
+    run = deploy(host, binary, "-e", "dispatch_amqp_vhost=shop")
+    assert "dispatch_amqp_vhost is shop, but the artifact is the original program" in run.output
+    assert_original_consumes(host)
+
+    # A rollback brings back what belongs to the release that it goes to.
+    assert host.playbook("rollback").code == 0
+    assert live(host) == release(OURS)
+    assert host.run(DISPATCH, "systemctl", "show", "dispatch", "-P", "Type") == "notify"
+    assert host.run(DISPATCH, "sh", "-c", f"ls {ENVIRONMENT} 2>/dev/null || :") == ""
+    host.assert_consuming()
+    assert host.playbook("rollback", "-e", f"dispatch_release={of(binary, 'binary')}").code == 0
+    assert_original_consumes(host)
+
+
+@pytest.mark.long
+def test_the_original_s_source_is_built_and_run(host: TestLab, artifacts: dict[str, Path]) -> None:
+    source = artifacts["source"]
+    run = deploy(host, source)
+    assert run.code == 0, run.output
+    assert live(host).startswith(of(source, "go"))
+    assert_original_consumes(host)
+    assert deploy(host, source).changed == 0
+    found = pyinfra(host.inventory, "--yes", "--data", f"dispatch_artifact={source}")
+    assert (found.code, found.changed) == (0, {}), found.output
+
+    host.run(DISPATCH, "rm", "/etc/dispatch/environment")
+    mended = pyinfra(host.inventory, "--yes", "--data", f"dispatch_artifact={source}")
+    assert list(mended.changed.values()) == [[DISPATCH]], mended.output
+    assert host.password not in mended.output + json.dumps(mended.report)
+    assert_original_consumes(host)
+    assert deploy(host, source).changed == 0
+
+    removed = host.playbook("remove", "--limit", DISPATCH)
+    assert removed.code == 0, removed.output
+    left = "ls -d /app /etc/dispatch /etc/systemd/system/dispatch.service* /var/cache/dispatch* 2>/dev/null || :"
+    assert host.run(DISPATCH, "sh", "-c", left) == ""
