@@ -67,9 +67,9 @@ def choose(os_release: str, systems: Table, kind: str = "python") -> Runtime:
         row = systems.get(f"{name}-{major}")
         if row is not None:
             manager = "apt" if "debian" in names else "dnf"
-            rest = {name: str(row[name]) for name in ("interpreter", "compiler", "version") if name in row}
-            lists = {name: list(row.get(name, [])) for name in ("packages", "toolchain")}
-            return Runtime(manager=manager, **lists, **rest)
+            rest: dict[str, Any] = {name: row[name] for name in ("interpreter", "compiler", "version") if name in row}
+            packages, toolchain = (list(row.get(name, [])) for name in ("packages", "toolchain"))
+            return Runtime(packages=packages, manager=manager, toolchain=toolchain, **rest)
     name, supported = values.get("PRETTY_NAME", "This system"), ", ".join(sorted(systems))
     raise UnsupportedSystemError(
         f"{name} is not a supported system. Supported: {supported} (rhel covers Rocky, Alma and CentOS Stream, too). "

@@ -95,7 +95,8 @@ def test_the_consumer_s_further_settings_reach_it_and_its_unit(
 def test_a_hook_reaches_the_consumer_and_a_process_that_ends_for_memory_does_not_end_the_service(
     desired: Callable[..., Desired],
 ) -> None:
-    without, host = (desired(dispatch_hook=hook).wanted("h1", {})["host"]["files"] for hook in ("", "shop:hook"))
+    hosts = (python(desired(dispatch_hook=hook).wanted("h1", {})["host"]) for hook in ("", "shop:hook"))
+    without, host = (one["files"] for one in hosts)
     assert "DISPATCH_" not in without["environment"]["content"]
     assert "OOMPolicy" not in without["unit"]["content"]
     assert 'DISPATCH_HOOK="shop:hook"\n' in host["environment"]["content"]
