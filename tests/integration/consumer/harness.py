@@ -240,14 +240,15 @@ class Endpoint:
 
     def __init__(self) -> None:
         """Answer on a free loopback port, which stays the same."""
-        self.told: Counter[str] = Counter()  # by order id
+        self.told: Counter[str] = Counter()  # by the id of the order
         self.seconds = 0.0  # each answer takes
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 time.sleep(endpoint.seconds)
-                endpoint.told[self.headers["Idempotency-Key"]] += 1
+                self.rfile.read(int(self.headers["Content-Length"]))
+                endpoint.told[self.headers["webhook-id"]] += 1
                 self.send_response(204)
                 self.end_headers()
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import time
-from contextlib import closing
 from pathlib import Path
 
 from dispatch_app.orders import Order
 
 # Each names a variable with a path: the file to write spans to, and the file that exists while the courier is away.
 SPANS, AWAY = "TEST_SPANS", "TEST_AWAY"
-ENDPOINT = "TEST_ENDPOINT"  # names a variable with a port of this machine
 
 
 def nothing(_: Order) -> None:
@@ -29,14 +26,6 @@ def courier(_: Order) -> None:
     """Fail as long as a file exists."""
     if Path(os.environ[AWAY]).exists():
         raise ConnectionError("the courier is away")
-
-
-def notify(order: Order) -> None:
-    """Tell an endpoint of each order, as a webhook does."""
-    with closing(http.client.HTTPConnection("127.0.0.1", int(os.environ[ENDPOINT]), timeout=5)) as client:
-        client.request("POST", "/", headers={"Idempotency-Key": order.id, "Content-Length": "0"})
-        if (status := client.getresponse().status) != 204:
-            raise ConnectionError(f"the endpoint answers {status}")
 
 
 def gate(_: Order) -> None:

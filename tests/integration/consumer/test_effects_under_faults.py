@@ -1,11 +1,11 @@
 """No order's effect is forgotten, whatever breaks while orders come in; some may come about twice, under the same id.
 
-The effects are a hook that tells an HTTP endpoint of each order, and the announcement. The faults are those of
-test_faults.py, and some of the effects' own.
+The effects are the webhook and the announcement. The faults are those of test_faults.py, and some of the effects' own.
 """
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,8 +13,8 @@ from functools import wraps
 
 import pytest
 
+from dispatch_app.effects.webhook import identifier
 from dispatch_app.topology import EVENT
-from tests.integration.consumer import hooks
 from tests.integration.consumer import test_faults as faults
 from tests.integration.consumer.harness import (
     EVENTS,
@@ -56,7 +56,7 @@ def nobody_listens_for_a_while(stage: Stage, _: Endpoint) -> None:
 
 def endpoint_away(stage: Stage, endpoint: Endpoint) -> None:
     endpoint.go_away()
-    until(lambda: stage.service.metric("dispatch_orders_retried_total"), what="an order that is tried again")
+    stage.service.await_trouble("is away")
     endpoint.come_back()
 
 
@@ -90,10 +90,8 @@ def endpoint(service: Service) -> Iterator[Endpoint]:
     service.environment.update(
         {
             "DISPATCH_EVENT_EXCHANGE": EVENTS,
-            "DISPATCH_HOOK": f"{hooks.__name__}:notify",
-            # Ten tries within a minute, so that no order is given up while the endpoint is away.
-            "DISPATCH_RETRY_DELAYS": "1,1,2,2,5,5,10,10,10,10",
-            hooks.ENDPOINT: str(made.port),
+            "DISPATCH_WEBHOOK_URL": f"http://127.0.0.1:{made.port}/",
+            "DISPATCH_WEBHOOK_SECRET": f"whsec_{base64.b64encode(bytes(32)).decode()}",
         }
     )
     yield made
@@ -119,14 +117,14 @@ def test_no_effect_of_a_dispatched_order_is_forgotten(
 
     outcome = faults.run(lambda stage: fault(stage, endpoint), 1, broker, proxy, service, [], settled)
     take()
-    cells = []
-    for name, told in (("called", endpoint.told), ("announced", announced)):
+    ids, cells = {identifier(order_id) for order_id in outcome.dispatched}, []
+    for name, told in (("posted", endpoint.told), ("announced", announced)):
         twice = sum(count > 1 for count in told.values())
-        cells.append(f"{name} {len(told):6}, twice {twice:5}, forgotten {len(outcome.dispatched - set(told))}")
+        cells.append(f"{name} {len(told):6}, twice {twice:5}, forgotten {len(ids - set(map(identifier, told)))}")
     name = fault.__name__.replace("_", " ")
     remarks.append(f"{name:40}{len(outcome.dispatched):6} orders; {'; '.join(cells)}")
     assert not outcome.lost
-    assert outcome.dispatched <= set(endpoint.told)
+    assert ids <= set(endpoint.told)
     assert outcome.dispatched == set(announced)
     # Otherwise that fault has not struck.
     assert max(announced.values()) > 1 or fault is not killed_before_it_strikes_off
