@@ -59,7 +59,7 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_its_settings_stand_in_the_environment_under_roboshop_s_names(wanted: dict[str, Any]) -> None:
-    lines = wanted["host"]["files"]["environment"]["content"].splitlines()[2:]
+    lines = wanted["host"]["kinds"]["python"]["files"]["environment"]["content"].splitlines()[2:]
     assert lines == [
         'AMQP_HOST="rabbit"',
         'AMQP_USER="roboshop"',
@@ -70,20 +70,20 @@ def test_its_settings_stand_in_the_environment_under_roboshop_s_names(wanted: di
 
 
 def test_its_password_stands_where_root_alone_can_read_it(wanted: dict[str, Any]) -> None:
-    private = base64.b64decode(wanted["host"]["credentials"]["environment"]).decode()
+    private = base64.b64decode(wanted["host"]["credentials"]["python"]["environment"]).decode()
     assert private == 'AMQP_PASS="not \\"to\\" be\\\\ seen"\n'
-    unit = wanted["host"]["files"]["unit"]["content"]
+    unit = wanted["host"]["kinds"]["python"]["files"]["unit"]["content"]
     assert "EnvironmentFile=/etc/payment/credentials/environment\n" in unit
-    for file in wanted["host"]["files"].values():
+    for file in wanted["host"]["kinds"]["python"]["files"].values():
         assert "be\\" not in file["content"]
 
 
 def test_uwsgi_is_told_after_payment_s_own_settings_how_systemd_runs_it(wanted: dict[str, Any]) -> None:
-    unit = wanted["host"]["files"]["unit"]["content"].splitlines()
+    unit = wanted["host"]["kinds"]["python"]["files"]["unit"]["content"].splitlines()
     assert "ExecStart=/app/current/venv/bin/uwsgi --ini payment.ini --ini fd://0" in unit
     given = [line.partition("=")[2] for line in unit if line.startswith("StandardInputText=")]
     assert given == ["[uwsgi]", "die-on-term = true", "uid = 0", "gid = 0"]
-    assert wanted["host"]["ready_url"] == "http://127.0.0.1:8080/health"
+    assert wanted["host"]["kinds"]["python"]["ready_url"] == "http://127.0.0.1:8080/health"
     assert wanted["require_hashes"] is False
 
 

@@ -75,7 +75,7 @@ def test_every_system_has_both_runtimes() -> None:
 )
 def test_a_system_s_go_is_known_where_it_keeps_one(release: str, package: str, version: str) -> None:
     runtime = runtime_systems.choose(release, GO_SYSTEMS, "go")
-    assert (runtime.toolchain, runtime.packages, runtime.version) == ("/usr/bin/go", [package], version)
+    assert (runtime.compiler, runtime.packages, runtime.version) == ("/usr/bin/go", [package], version)
     assert runtime.interpreter == ""
 
 
