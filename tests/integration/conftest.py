@@ -75,15 +75,22 @@ class TestLab:
 
     def publish(self, body: bytes, broker: str = BROKER, exchange: str = "robot-shop") -> None:
         """Publish as payment does: declare the exchange, send transient messages with headers {} and nothing else."""
-        connection = pika.BlockingConnection(
-            pika.ConnectionParameters(
-                "127.0.0.1", self.amqp_ports[broker], credentials=pika.PlainCredentials("roboshop", self.password)
-            )
+        with contextlib.closing(self.connect(broker)) as connection:
+            channel = connection.channel()
+            channel.exchange_declare(exchange, "direct", durable=True)
+            channel.basic_publish(exchange, "orders", body, pika.BasicProperties(headers={}))
+
+    def connect(self, broker: str = BROKER) -> pika.BlockingConnection:
+        """Connect to a broker of the lab as payment does."""
+        credentials = pika.PlainCredentials("roboshop", self.password)
+        return pika.BlockingConnection(
+            pika.ConnectionParameters("127.0.0.1", self.amqp_ports[broker], credentials=credentials)
         )
-        channel = connection.channel()
-        channel.exchange_declare(exchange, "direct", durable=True)
-        channel.basic_publish(exchange, "orders", body, pika.BasicProperties(headers={}))
-        connection.close()
+
+    def waiting(self, broker: str = BROKER) -> int:
+        """How many orders no consumer has taken yet."""
+        with contextlib.closing(self.connect(broker)) as connection:
+            return int(connection.channel().queue_declare("orders", passive=True).method.message_count)
 
     def dispatched(self, order: str, name: str = DISPATCH) -> list[dict[str, Any]]:
         """What the ledger of a Dispatch host says of an order."""

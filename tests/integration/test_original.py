@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import threading
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pika
 import pytest
 
 from tests.integration import original
@@ -96,6 +100,68 @@ def test_the_original_takes_the_place_of_ours_and_gives_it_back(host: TestLab, a
     host.assert_consuming()
     assert host.playbook("rollback", "-e", f"dispatch_release={of(binary, 'binary')}").code == 0
     assert_original_consumes(host)
+
+
+@contextmanager
+def load(lab: TestLab, rate: int = 200) -> Iterator[list[str]]:
+    """Publish that many orders a second meanwhile; the list has the ids of those that RabbitMQ has confirmed."""
+    confirmed: list[str] = []
+    ended = threading.Event()
+
+    def publish() -> None:
+        with closing(lab.connect()) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            while not ended.wait(0.05):
+                for published in [order() for _ in range(rate // 20)]:
+                    body, properties = json.dumps(published).encode(), pika.BasicProperties(delivery_mode=2, headers={})
+                    channel.basic_publish("robot-shop", "orders", body, properties, mandatory=True)
+                    confirmed.append(published["orderid"])
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    try:
+        until(lambda: len(confirmed) >= rate)
+        yield confirmed
+        enough = len(confirmed) + rate
+        until(lambda: len(confirmed) >= enough)
+    finally:
+        ended.set()
+        publisher.join()
+
+
+@pytest.mark.long
+def test_a_switch_under_load_loses_what_the_original_holds_and_nothing_of_ours(
+    host: TestLab, artifacts: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    since = host.run(DISPATCH, "date", "+%s")
+
+    def processed() -> list[str]:
+        said = host.run(
+            DISPATCH, "journalctl", "-u", "dispatch", "--output=cat", f"--since=@{since}", "--grep=Processed"
+        )
+        return re.findall(r'"orderid": "([^"]+)"', said)
+
+    with load(host) as there:
+        assert deploy(host, artifacts["binary"]).code == 0
+    until(lambda: there[-1] in processed())
+    with load(host) as back:
+        assert host.playbook("dispatch").code == 0
+    until(lambda: host.waiting() == 0)
+    lines = host.run(DISPATCH, "dispatch", "orders", "--json", "--limit", "1000000").splitlines()
+    recorded, done = {json.loads(line)["id"] for line in lines}, processed()
+    lost, table = {}, []
+    for direction, published in (("ours to the original", there), ("the original to ours", back)):
+        ids = set(published)
+        lost[direction] = ids - recorded - set(done)
+        twice = (ids & recorded & set(done)) | {one for one in ids if done.count(one) > 1}
+        table.append(
+            f"{direction:25} {len(ids):6} orders, lost {len(lost[direction]):4}, dispatched twice {len(twice):4}"
+        )
+    with capsys.disabled():
+        print("", *table, sep="\n")
+    assert not lost["ours to the original"]
+    assert lost["the original to ours"]  # otherwise the orders did not come while it was stopped
 
 
 @pytest.mark.long
