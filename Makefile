@@ -91,6 +91,7 @@ test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenar
 	molecule test --scenario-name reboot
 	molecule test --scenario-name secrets
 	molecule test --scenario-name tls
+	molecule test --scenario-name go
 
 .PHONY: bench-consumer
 bench-consumer: $(READY) ## Dispatch beside consumers in Go, pika and aio-pika
