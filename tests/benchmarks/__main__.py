@@ -7,6 +7,7 @@ that other work on this machine slows all of them alike, and medians are shown. 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import re
@@ -30,7 +31,8 @@ from pika.exceptions import AMQPError
 
 from dispatch_app.ledger import Ledger
 from dispatch_app.topology import EVENT
-from tests.integration.consumer.harness import EVENTS, USER, Broker, until
+from tests.integration.consumer import hooks
+from tests.integration.consumer.harness import EVENTS, USER, Broker, Endpoint, until
 from tests.lab import LabError, engine
 from tests.lab import __main__ as lab
 from tests.lab.ansible import ROOT
@@ -60,10 +62,30 @@ _DISPATCH = Peer(
     b'{"id": "',
     re.compile(rb'{"id": "([^"]+)"'),
 )
+
+
+def free_port() -> int:
+    """Return a port of this machine that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+WEBHOOK = free_port()  # where this process answers at once
+SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
+
+
+def with_settings(what: str, **settings: str) -> Peer:
+    """Dispatch with an effect of each order."""
+    environment = [f"{name}={value}" for name, value in settings.items()]
+    return replace(_DISPATCH, name=f"with {what}", command=("env", *environment, *_DISPATCH.command))
+
+
 PEERS = (
     _DISPATCH,
     replace(_DISPATCH, name="dispatch, 1M", ledger=1_000_000),
-    replace(_DISPATCH, name="with events", command=("env", f"DISPATCH_EVENT_EXCHANGE={EVENTS}", *_DISPATCH.command)),
+    with_settings("events", DISPATCH_EVENT_EXCHANGE=EVENTS),
+    with_settings("a hook", DISPATCH_HOOK=f"{hooks.__name__}:{hooks.nothing.__name__}", PYTHONPATH=str(ROOT)),
+    with_settings("a webhook", DISPATCH_WEBHOOK_URL=f"http://127.0.0.1:{WEBHOOK}/", DISPATCH_WEBHOOK_SECRET=SECRET),
     Peer("Go original", ("env", "PROCESS=1", str(GO))),
     Peer("Go lean", (str(GO),)),
     Peer("pika", (str(PYTHON), str(HERE / "with_pika.py"))),
@@ -85,12 +107,6 @@ class Run:
 
 class RunError(Exception):
     """A peer has ended before its run did."""
-
-
-def free_port() -> int:
-    """Return a port of this machine that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Running:
@@ -332,6 +348,7 @@ def main() -> int:
             channel.exchange_declare(EVENTS, "topic", durable=True)
             channel.queue_declare("heard", durable=True, arguments={"x-max-length": 1000})  # the rest is dropped
             channel.queue_bind("heard", EVENTS, EVENT)
+        endpoint = Endpoint(WEBHOOK)
         faults = 0
         done: dict[str, list[Run]] = {peer.name: [] for peer in PEERS}
         for number in range(runs):
@@ -339,6 +356,7 @@ def main() -> int:
                 told, failed = one_run(peer, broker, host, port, done[peer.name])
                 faults += failed
                 print(f"run {number + 1} of {runs}: {peer.name:12} {told}", flush=True)
+        endpoint.go_away()
     finally:
         broker.ctl("delete_vhost", broker.vhost)
     print(

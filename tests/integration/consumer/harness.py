@@ -238,8 +238,8 @@ def heard(broker: Broker) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 class Endpoint:
     """An HTTP endpoint that counts what it is told, and that may be away, or slow."""
 
-    def __init__(self) -> None:
-        """Answer on a free loopback port, which stays the same."""
+    def __init__(self, port: int = 0) -> None:
+        """Answer on this loopback port, or else on a free one, which stays the same."""
         self.told: Counter[str] = Counter()  # by the id of the order
         self.seconds = 0.0  # each answer takes
         endpoint = self
@@ -255,7 +255,7 @@ class Endpoint:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._handler, self.port = Handler, 0
+        self._handler, self.port = Handler, port
         self.come_back()
 
     def come_back(self) -> None:
