@@ -45,6 +45,11 @@ def check(_: argparse.Namespace) -> int:
     settings = configuration.load(os.environ)
     if effect := effects.configured(settings):
         effect.close()
+    if settings.webhook:
+        from .effects.webhook import unreachable
+
+        if why := unreachable(settings.webhook):
+            print(f"note: {settings.webhook} can't be reached now ({escaped(why)}); orders are held until it can.")
     failures = []
     for host in settings.hosts:
         failure, missing = check(settings, host)

@@ -20,7 +20,7 @@ import pytest
 
 from dispatch_app import settings
 from dispatch_app.effects.port import EffectError
-from dispatch_app.effects.webhook import Webhook
+from dispatch_app.effects.webhook import Webhook, unreachable
 from dispatch_app.orders import Order
 
 KEY = bytes(range(32))
@@ -192,6 +192,15 @@ def test_an_endpoint_that_nobody_serves_is_away() -> None:
     error = error_of(webhook_of(f"http://127.0.0.1:{port}/"))
     assert (error.reason, error.away) == ("webhook-away", True)
     assert "Connection refused" in str(error)
+
+
+def test_a_look_whether_the_endpoint_is_there_asks_it_nothing(endpoint: Endpoint) -> None:
+    here = settings.Webhook(endpoint.url, KEY, 10)
+    assert unreachable(here) == ""
+    endpoint.shutdown()
+    endpoint.server_close()
+    assert "Connection refused" in unreachable(here)
+    assert endpoint.asked == []
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\n"])
