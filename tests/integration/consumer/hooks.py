@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import time
 from contextlib import closing
@@ -11,8 +10,7 @@ from pathlib import Path
 
 from dispatch_app.orders import Order
 
-# Each names a variable with a path: the file to write spans to, and the file that exists while the courier is away.
-SPANS, AWAY = "TEST_SPANS", "TEST_AWAY"
+AWAY = "TEST_AWAY"  # names a variable with the path of a file that exists while the courier is away
 ENDPOINT = "TEST_ENDPOINT"  # names a variable with a port of this machine
 
 
@@ -20,9 +18,13 @@ def nothing(_: Order) -> None:
     """Take every order."""
 
 
-def stuck(_: Order) -> None:
-    """Never come back."""
-    time.sleep(3600)
+def deadly(order: Order) -> None:
+    """Do what orders are named after."""
+    print("the hook has", order.id)
+    if order.id == "hang":
+        time.sleep(3600)
+    elif order.id == "die":
+        os._exit(7)
 
 
 def courier(_: Order) -> None:
@@ -39,36 +41,13 @@ def notify(order: Order) -> None:
             raise ConnectionError(f"the endpoint answers {status}")
 
 
-def gate(_: Order) -> None:
-    """Wait as long as a file exists."""
+def gate(order: Order) -> None:
+    """Wait as long as a file exists, and then fail once over some orders."""
     while Path(os.environ[AWAY]).exists():
         time.sleep(0.02)
+    if order.id.startswith("failing") and order.id not in _failed:
+        _failed.add(order.id)
+        raise ConnectionError("the courier is away")
 
 
-def _trace(path: str) -> None:
-    """Set up OpenTelemetry's real SDK to write each span as a line of JSON."""
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
-    from opentelemetry.trace import set_tracer_provider
-
-    class Exporter(SpanExporter):
-        def export(self, spans: object) -> SpanExportResult:
-            assert isinstance(spans, tuple)
-            with Path(path).open("a") as file:
-                for span in spans:
-                    assert isinstance(span, ReadableSpan)
-                    line = {
-                        "trace": f"{span.context.trace_id:032x}",
-                        "parent": f"{span.parent.span_id:016x}" if span.parent else None,
-                        "order": (span.attributes or {})["order.id"],
-                    }
-                    file.write(json.dumps(line) + "\n")
-            return SpanExportResult.SUCCESS
-
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(Exporter()))
-    set_tracer_provider(provider)
-
-
-if SPANS in os.environ:
-    _trace(os.environ[SPANS])
+_failed: set[str] = set()

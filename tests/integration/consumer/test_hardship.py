@@ -18,8 +18,8 @@ from tests.integration.consumer.harness import LARGE, Broker, Proxy, Service, or
 def test_an_alarm_stops_what_is_put_aside_and_not_the_orders(broker: Broker, service: Service, gate: Path) -> None:
     orders = [f"order-{number}" for number in range(50)]
     try:
-        # When the alarm comes, the gate holds the first order, so the bad message and the good ones are still to do.
-        broker.publish(order("gate"), b"no order", *map(order, orders))
+        # When the alarm comes, the gate holds the first order, so the one that fails and the good ones are still to do.
+        broker.publish(order("gate"), order("failing"), *map(order, orders))
         broker.ctl("set_vm_memory_high_watermark", "0.0001")
         gate.unlink()
         service.await_dispatched("gate", *orders)
@@ -27,7 +27,7 @@ def test_an_alarm_stops_what_is_put_aside_and_not_the_orders(broker: Broker, ser
         until(lambda: broker.messages()["orders"] == 1, what="orders acknowledged")
     finally:
         broker.ctl("set_vm_memory_high_watermark", "0.4")
-    until(lambda: broker.messages()["orders.dead"] == 1, what="the dead letter")
+    service.await_dispatched("gate", *orders, "failing")
     service.await_ready()
     assert service.metric("dispatch_connections_total") == 1
     assert service.stop() == 0

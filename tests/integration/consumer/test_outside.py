@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dispatch_app.amqp import envelope
 from tests.integration.consumer import hooks
 from tests.integration.consumer.harness import SIGKILLED, USER, Broker, Proxy, Service, order, until
+from tests.integration.consumer.variants import SPANS
 from tests.lab.ansible import ROOT
 
 
@@ -55,8 +56,8 @@ def test_metrics_are_prometheus_text_and_count_what_happened(broker: Broker, ser
 def test_the_publishers_trace_goes_on(broker: Broker, service: Service, tmp_path: Path) -> None:
     pytest.importorskip("opentelemetry.sdk")
     spans = tmp_path / "spans"
-    service.environment[hooks.SPANS] = str(spans)
-    service.start()
+    service.environment[SPANS] = str(spans)
+    service.start("tests.integration.consumer.variants", "traced")
     service.await_ready()
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     broker.publish(order("traced"), headers={"traceparent": f"00-{trace}-{parent}-01"})
@@ -102,15 +103,40 @@ def manager(tmp_path: Path, service: Service) -> Iterator[Manager]:
     made.close()
 
 
-@pytest.mark.parametrize("service", [{"DISPATCH_HOOK": f"{hooks.__name__}:stuck"}], indirect=True)
 def test_a_stuck_loop_stops_feeding_the_watchdog(broker: Broker, service: Service, manager: Manager) -> None:
-    service.start()
+    service.start("tests.integration.consumer.variants", "stuck_over_an_order")
     manager.await_message("READY=1")
     manager.await_message("WATCHDOG=1")
     broker.publish(order("stuck"))
     # systemd would kill the service after one such silence.
     until(lambda: manager.next(WATCHDOG) == [], what="silence")
     assert service.alive()
+
+
+@pytest.mark.parametrize(
+    "service", [{"DISPATCH_HOOK": f"{hooks.__name__}:deadly", "DISPATCH_HOOK_SECONDS": "1"}], indirect=True
+)
+def test_a_hook_that_hangs_or_dies_stops_neither_the_loop_nor_the_other_orders(
+    broker: Broker, service: Service, manager: Manager
+) -> None:
+    service.start("tests.integration.consumer.variants", "one_short_retry")
+    manager.await_message("READY=1")
+    broker.publish(order("hang"), order("good"), order("die"), order("better"))
+    for _ in range(5):
+        assert "WATCHDOG=1" in manager.next(WATCHDOG)
+    service.await_dispatched("good", "better")
+    until(lambda: service.metric("dispatch_orders_dead_total") == 2)
+    letters = [json.loads(line) for line in service.command("dead", "list", "--json").stdout.splitlines()]
+    assert sorted((letter["reason"], letter["attempt"], letter["order-id"]) for letter in letters) == [
+        ("hook-died", 2, "die"),
+        ("hook-timeout", 2, "hang"),
+    ]
+    text = service.get("/metrics")[1]
+    for outcome, count in (("done", 2), ("hook-died", 2), ("hook-failed", 0), ("hook-timeout", 2)):
+        assert f'dispatch_effects_total{{effect="hook",outcome="{outcome}"}} {count}.0\n' in text
+    assert "dispatch_effect_seconds_count 6.0\n" in text
+    assert service.stop() == 0
+    assert service.journal.read_text().count("the hook has") == 6
 
 
 def test_a_broker_outage_keeps_feeding_it(service: Service, proxy: Proxy, manager: Manager) -> None:
