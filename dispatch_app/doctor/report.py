@@ -30,7 +30,7 @@ _STATES = {
 _PARTS = {
     "broker-alarm": "publish", "queue-unbound": "bind", "queue-missing": "queue", "declared-otherwise": "queue",
     "retry-backlog": "retry", "dead-letters": "dead", "not-consuming": "consume", "two-versions": "dispatch",
-    "not-examined": "dispatch", "clock-skew": "dispatch",
+    "not-examined": "dispatch", "clock-skew": "dispatch", "hook-broken": "consume",
     "release": "dispatch", "service": "dispatch", "settings": "dispatch", "ledger": "ledger", "network": "consume",
     "login": "consume", "queues": "queue", "flow": "queue",
 }  # fmt: skip

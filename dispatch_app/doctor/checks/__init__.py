@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import events, flow, ledger, login, memory, network, queues, release, service, settings, webhook
+from . import events, flow, hook, ledger, login, memory, network, queues, release, service, settings, webhook
 
 CHECKS = (
     *service.EXISTS,
@@ -17,6 +17,7 @@ CHECKS = (
     *memory.CHECKS,
     *service.RUNS,
     *queues.PRESENT,
+    *hook.CHECKS,
     *flow.CHECKS,
     *events.CHECKS,
     *webhook.CHECKS,

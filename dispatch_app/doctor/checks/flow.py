@@ -10,6 +10,7 @@ from ..case import Case
 from ..table import BROKER, ERROR, NAME, WARNING, Check, Finding, LookError
 from . import needs
 from .fixes import FREE_DISK, RESTART, provision
+from .hook import failing
 
 _BACKLOG_SECONDS = 1.5  # in which a working consumer finishes something
 _DISK_LIMIT = 50_000_000  # octets, RabbitMQ's default (rabbitmq.com, "Free Disk Space Alarms")
@@ -80,8 +81,7 @@ def retry_backlog(case: Case) -> Finding | None:
     hook = case.host.environment.get("DISPATCH_HOOK")
     seen = ", ".join(f"{count} in {name}" for name, count in waiting.items())
     if hook:
-        return provision(f"{seen}; DISPATCH_HOOK is {hook}", "The hook fails, so orders are tried again and again; "
-                          "the play takes the hook out, and they come back.")  # fmt: skip
+        return failing(case, hook, seen)
     return provision(seen, "Orders fail and are tried again; the release before this one may not have the fault.",
                       "rollback")  # fmt: skip
 
@@ -109,7 +109,8 @@ CHECKS = (
     Check("broker-alarm", "flow", ERROR, "no alarm blocks publishers", broker_alarm, needs.LOGIN, about=BROKER),
     Check("no-consumer", "flow", ERROR, "somebody consumes", no_consumer,
           (*needs.ACTIVE, "declared-otherwise", "queue-missing", "service-hung"), symptom=True),
-    Check("not-consuming", "flow", ERROR, "this host consumes", not_consuming, needs.ACTIVE, symptom=True),
+    Check("not-consuming", "flow", ERROR, "this host consumes", not_consuming, (*needs.ACTIVE, "hook-broken"),
+          symptom=True),
     Check("no-progress", "flow", ERROR, "orders are worked off", no_progress,
           (*needs.ACTIVE, "no-consumer", "service-hung"), symptom=True, about=BROKER),
     Check("retry-backlog", "flow", WARNING, "no order waits to be tried again", retry_backlog, needs.LOGIN,
