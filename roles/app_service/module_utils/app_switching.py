@@ -309,7 +309,10 @@ def main(request: Mapping[str, Any]) -> int:
     """Switch as the request asks, whose keys are the arguments of `switch`; return the exit code."""
     release = Path(request["release"])
     try:
-        outcome = switch(app_comparison.of_kind(request["wanted"], kind_of(release.name)), release, request["rebuilt"])
+        wanted = app_comparison.of_kind(request["wanted"], kind_of(release.name))
+        outcome = switch(wanted, release, request["rebuilt"])
+        if wanted["check_zip"]:
+            Path(wanted["check_zip"]).unlink(missing_ok=True)  # it was brought for this switch
     except app_comparison.UnfitError as error:
         outcome = Outcome(str(error))
     if outcome.note:
