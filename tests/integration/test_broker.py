@@ -24,6 +24,9 @@ from tests.lab.ansible import ROOT, Run, playbook
 from tests.lab.hosts import Host, Lab, execute
 from tests.lab.inventory import copied
 
+# In `make test`, Molecule and test_site.py run the role. These tests boot a broker of their own, and often break it.
+pytestmark = pytest.mark.long
+
 BROKER = "lone-broker"
 AMQP, AMQPS = 22651, 22652
 WATCHING = "h\u00e4nde weg, \u20ac 5"  # such letters are the first that a locale alters
@@ -80,7 +83,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     client.close()
 
 
-@pytest.mark.long
 def test_a_second_run_changes_nothing_and_guest_is_gone(site: Site) -> None:
     run = site.provision()
     assert (run.code, run.changed) == (0, 0), run.output
@@ -168,7 +170,6 @@ def test_a_node_that_rabbitmqctl_can_t_reach_is_told_with_the_next_step(site: Si
     assert "systemctl restart rabbitmq-server" in said
 
 
-@pytest.mark.long
 def test_a_renamed_host_is_named_before_an_empty_node_looks_healthy(site: Site) -> None:
     with site.channel() as channel:
         channel.queue_declare("orders", durable=True)
@@ -187,7 +188,6 @@ def test_a_renamed_host_is_named_before_an_empty_node_looks_healthy(site: Site) 
         channel.queue_declare("orders", passive=True)
 
 
-@pytest.mark.long
 def test_with_tls_the_clear_ports_close_and_our_own_certificates_are_renewed(site: Site) -> None:
     site.tls.mkdir()
     wanted = {
