@@ -14,7 +14,7 @@ import pika
 import pytest
 
 from tests.integration import original
-from tests.integration.conftest import DISPATCH, TestLab, order, release, until
+from tests.integration.conftest import BROKER, DISPATCH, TestLab, order, release, until
 from tests.lab.ansible import ROOT, Run
 from tests.second_engine import deploy as pyinfra
 
@@ -100,6 +100,41 @@ def test_the_original_takes_the_place_of_ours_and_gives_it_back(host: TestLab, a
     host.assert_consuming()
     assert host.playbook("rollback", "-e", f"dispatch_release={of(binary, 'binary')}").code == 0
     assert_original_consumes(host)
+
+
+@contextmanager
+def served(lab: TestLab, artifact: Path) -> Iterator[dict[str, str]]:
+    """Serve an artifact from the broker's host meanwhile, and yield the variables that name it."""
+    lab.put(BROKER, "/srv", artifact)
+    server = ("python3", "-m", "http.server", "--directory=/srv", "8000")
+    lab.run(BROKER, "systemd-run", "--quiet", "--collect", "--unit=artifacts", *server)
+    answers = f"curl --silent --head http://{BROKER}:8000/ || :"
+    until(lambda: lab.run(BROKER, "sh", "-c", answers) != "")
+    try:
+        yield {
+            "dispatch_artifact": f"http://{BROKER}:8000/{artifact.name}",
+            "dispatch_artifact_sha256": hashlib.sha256(artifact.read_bytes()).hexdigest(),
+        }
+    finally:
+        lab.run(BROKER, "systemctl", "stop", "artifacts")
+
+
+@pytest.mark.long
+def test_an_artifact_by_url_tells_its_kind_once_it_is_fetched(host: TestLab, artifacts: dict[str, Path]) -> None:
+    binary = artifacts["binary"]
+    with served(host, binary) as variables:
+        named = ("-e", json.dumps(variables))
+        preview = host.playbook("dispatch", "--check", *named)
+        assert preview.code == 0, preview.output
+        assert "so this preview takes it for a release of the kind python" in preview.output
+        run = host.playbook("dispatch", *named)
+        assert run.code == 0, run.output
+        assert live(host) == of(binary, "binary")
+        assert_original_consumes(host)
+    # A release that stands needs its URL no more.
+    again = host.playbook("dispatch", *named)
+    assert again.code == 0, again.output
+    assert again.changed == 0, again.output
 
 
 @contextmanager

@@ -9,16 +9,22 @@ from . import needs
 from .fixes import RESTART, provision
 
 _RECENT = 60.0  # seconds since the last start
+# systemd's words, whole, because orders' ids stand in the journal, too. Those under OOMPolicy=continue, which goes with a
+# hook, may be about the hook's process alone, so they count only where the service itself was ended by a signal.
+_STOPPED = f"{NAME}.service: Failed with result 'oom-kill'."
+_CONTINUED = f"{NAME}.service: A process of this unit has been killed by the OOM killer."
+_SIGNALLED = f"{NAME}.service: Failed with result 'signal'."
 
 
 def out_of_memory(case: Case) -> Finding | None:
-    unit = case.host.unit
+    unit, journal = case.host.unit, case.host.journal
     # Result= is of the last run, and a service that runs again has none yet; of the runs before, the journal tells.
     again = case.host.active and case.host.uptime < _RECENT and int(unit["NRestarts"] or 0) > 0
-    told = f"{NAME}.service: Failed with result 'oom-kill'."  # whole, because orders' ids stand in the journal, too
-    if unit["Result"] != "oom-kill" and not (again and told in case.host.journal):
+    stopped = unit["Result"] == "oom-kill" or (again and _STOPPED in journal)
+    signalled = unit["Result"] == "signal" or (again and _SIGNALLED in journal)
+    if not stopped and not (signalled and _CONTINUED in journal):
         return None
-    seen = f"result oom-kill, {unit['NRestarts'] or 0} restarts"
+    seen = f"{'result oom-kill' if stopped else 'killed by the OOM killer'}, {unit['NRestarts'] or 0} restarts"
     deaths = case.state.deaths()
     if deaths:
         message, count = max(deaths.items(), key=lambda entry: entry[1])

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import docker
 
+from tests.integration import original
 from tests.lab import LabError, engine, image
 from tests.lab.ansible import ROOT, playbook
 from tests.lab.hosts import Host, Lab, execute
@@ -90,7 +91,8 @@ class Bench:
 
     def command(self, contender: str, size: int, broker: str) -> tuple[list[str], dict[str, str]]:
         """A contender's command, and the variables it adds to the environment."""
-        inventory = str(self.inventory(size, broker, self.plain if contender == "course" else ARTIFACT))
+        artifact = {"course": self.plain, "original": self.directory / "original.zip"}.get(contender, ARTIFACT)
+        inventory = str(self.inventory(size, broker, artifact))
         ansible = [sys.executable, "-m", "ansible", "playbook", "-i", inventory]
         if contender == "runbook":
             state = self.directory / "lab"
@@ -101,7 +103,7 @@ class Bench:
             # An empty file gives Ansible's defaults; without one, it would read this project's ansible.cfg.
             (self.directory / "ansible.cfg").touch()
             return [*ansible, str(HERE / "course.yml")], {"ANSIBLE_CONFIG": str(self.directory / "ansible.cfg")}
-        if contender == "ansible":
+        if contender in ("ansible", "original"):
             return [*ansible, "playbooks/dispatch.yml"], {}
         return [PYINFRA, "--yes", "deploys/inventory.py", "deploys/dispatch.py"], {"ANSIBLE_INVENTORY": inventory}
 
@@ -135,7 +137,9 @@ CONTENDERS = {
     "course": "(b) a course-style role",
     "ansible": "(c) this project, Ansible",
     "pyinfra": "(d) this project, pyinfra",
+    "original": "(e) this project, Ansible, a program in Go built on each host",
 }
+DEFAULT = ["runbook", "course", "ansible", "pyinfra"]  # they do the same job
 Figures = dict[tuple[int, str, str], list[Figure]]
 
 
@@ -143,11 +147,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.provision", description=__doc__)
     parser.add_argument("--hosts", type=int, nargs="+", default=[1, 4, 12], help="how many hosts (default: 1 4 12)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each (default: 3)")
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=DEFAULT, metavar="NAME",
+                        help=f"of {', '.join(CONTENDERS)} (default: {' '.join(DEFAULT)})")  # fmt: skip
     arguments = parser.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     figures: Figures = {}
     with _bench(arguments.hosts) as bench:
+        if "original" in arguments.contenders:
+            original.source(bench.directory / "original.zip")
         for repeat in range(arguments.repeats):
             for size in arguments.hosts:
                 for contender in arguments.contenders:

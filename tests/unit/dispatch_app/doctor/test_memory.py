@@ -48,6 +48,15 @@ def test_a_service_that_runs_again_is_told_by_its_journal() -> None:
     assert look("exit-code", {}, journal) is None
 
 
+def test_a_service_with_a_hook_is_told_by_the_kill_and_its_own_end() -> None:
+    killed = "dispatch.service: A process of this unit has been killed by the OOM killer."
+    ended = "dispatch.service: Failed with result 'signal'."
+    assert "killed by the OOM killer" in look("signal", {}, [killed]).evidence
+    assert look("success", {}, [killed, ended], active=True)
+    assert look("success", {}, [killed], active=True) is None  # of the hook's process alone
+    assert look("signal", {}, [ended]) is None
+
+
 def test_it_explains_a_crash_loop() -> None:
     needs = {check.id: check.needs for check in CHECKS}
     assert "out-of-memory" in needs["crash-loop"]
