@@ -9,7 +9,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 HOSTS ?= 1
 DISTRIBUTION ?= debian12
-# All other tests run on debian12, and Molecule does so in `make test-long`.
+# All other tests, and the other scenarios, run on debian12.
 DISTRIBUTIONS ?= debian13 el9-facsimile
 # The venv comes first on PATH because Molecule and ansible-lint run whichever Ansible they find there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -85,7 +85,6 @@ molecule: dist/dispatch.zip ## Molecule: provision from nothing, on each of DIST
 .PHONY: test-long
 test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenarios, more seeds for faults and fuzz
 	DISPATCH_TEST_ROUNDS=2 pytest tests/integration -m long --durations=10
-	python -m tests.lab matrix debian12
 	molecule test --scenario-name release
 	molecule test --scenario-name repoint
 	molecule test --scenario-name reboot
