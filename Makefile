@@ -93,8 +93,8 @@ test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenar
 	molecule test --scenario-name go
 
 .PHONY: bench-consumer
-bench-consumer: $(READY) ## Dispatch beside consumers in Go, pika and aio-pika
-	python -m tests.benchmarks
+bench-consumer: $(READY) ## Dispatch beside consumers in Go, pika and aio-pika (BENCH="--rate 5000 --consumers dispatch")
+	python -m tests.benchmarks $(BENCH)
 
 .PHONY: bench-provision
 bench-provision: dist/dispatch.zip ## Four ways to provision Dispatch on 1, 4 and 12 hosts (BENCH="--hosts 4 --repeats 1")

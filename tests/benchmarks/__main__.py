@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -41,6 +42,7 @@ HERE = Path(__file__).parent
 WORK = ROOT / "build" / "benchmark"
 PYTHON, GO = WORK / "venv" / "bin" / "python", WORK / "go-consumer"
 ORDERS, RATE, SECONDS = 60_000, 500, 5
+NOT_ANNOUNCED = "SELECT count(*) FROM unannounced"
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class Run:
     start: float = 0.0  # seconds from exec to consuming
     p50: float = 0.0  # milliseconds from publishing to the log line, which Dispatch writes after the commit
     p99: float = 0.0
+    busy: float = 0.0  # percent of one processor at that rate, without the processes that it starts
+    behind: float = 0.0  # orders that were done and not announced yet, when the last one was done
 
 
 class RunError(Exception):
@@ -227,21 +231,26 @@ def backlog(peer: Peer, broker: Broker, host: str, port: int, run: Run) -> None:
         running.stop()
 
 
-def latency(peer: Peer, broker: Broker, host: str, port: int, run: Run) -> None:
-    """Measure from publishing to done at RATE orders a second."""
+def latency(peer: Peer, broker: Broker, host: str, port: int, rate: int, run: Run) -> None:
+    """Measure from publishing to done, and what the peer needs for it, at `rate` orders a second."""
     running = Running(peer, broker, host, port)
     published = {}
     try:
         until(running.consumes, 30, peer.name)
+        before = running.cpu()
         with closing(broker.connect()) as connection:
             channel = connection.channel()
             begin = time.time()
-            for number in range(RATE * SECONDS):
-                time.sleep(max(0.0, begin + number / RATE - time.time()))
+            for number in range(rate * SECONDS):
+                time.sleep(max(0.0, begin + number / rate - time.time()))
                 order_id, content = body(number)
                 published[order_id] = time.time()
                 channel.basic_publish("robot-shop", "orders", content, pika.BasicProperties(headers={}))
         until(lambda: running.look() >= len(published), 30, peer.name, interval=0.1)
+        run.busy = (running.cpu() - before) / (time.time() - begin) * 100
+        if "DISPATCH_EVENT_EXCHANGE" in " ".join(peer.command):
+            with closing(sqlite3.connect(WORK / "state" / "ledger.db")) as db:
+                (run.behind,) = db.execute(NOT_ANNOUNCED).fetchone()
         _, done = running.times()
     finally:
         running.stop()
@@ -249,17 +258,17 @@ def latency(peer: Peer, broker: Broker, host: str, port: int, run: Run) -> None:
     run.p50, run.p99 = delays[49], delays[98]
 
 
-def one_run(peer: Peer, broker: Broker, host: str, port: int, into: list[Run]) -> tuple[str, bool]:
+def one_run(peer: Peer, broker: Broker, host: str, port: int, rate: int, into: list[Run]) -> tuple[str, bool]:
     """Make one run and keep its figures; return what to tell of it, and whether it failed."""
     run = Run()
     try:
         backlog(peer, broker, host, port, run)
-        latency(peer, broker, host, port, run)
+        latency(peer, broker, host, port, rate, run)
     # A late fault of one run, its broker's included, must not take the figures of all others with it.
     except (RunError, AssertionError, OSError, AMQPError, ValueError, KeyError) as error:
         return f"failed: {error!r}", True
     into.append(run)
-    return f"{run.rate:8,.0f} orders/s  {run.cpu:5.1f} µs", False
+    return f"{run.rate:8,.0f} orders/s  {run.cpu:5.1f} µs  p99 {run.p99:6.1f} ms  {run.busy:3.0f} %", False
 
 
 def medians(done: dict[str, list[Run]]) -> dict[str, Run]:
@@ -276,7 +285,8 @@ def show(figures: dict[str, Run]) -> None:
     columns: list[tuple[str, Callable[[Run], float], str]] = [
         ("orders/s", lambda run: run.rate, ",.0f"), ("CPU µs", lambda run: run.cpu, ".1f"),
         ("peak MiB", lambda run: run.memory, ".0f"), ("p50 ms", lambda run: run.p50, ".1f"),
-        ("p99 ms", lambda run: run.p99, ".1f"), ("start s", lambda run: run.start, ".2f"),
+        ("p99 ms", lambda run: run.p99, ".1f"), ("busy %", lambda run: run.busy, ".0f"),
+        ("behind", lambda run: run.behind, ".0f"), ("start s", lambda run: run.start, ".2f"),
     ]  # fmt: skip
     print(f"{'':12}" + "".join(f"{name:>12}" for name, *_ in columns))
     for name, run in figures.items():
@@ -327,7 +337,15 @@ def find_broker() -> Broker:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each consumer (default: 5)")
-    runs = parser.parse_args().runs
+    parser.add_argument(
+        "--rate", type=int, default=RATE, metavar="N", help=f"orders/s for the latency (default: {RATE})"
+    )
+    names = [peer.name for peer in PEERS]
+    parser.add_argument("--consumers", nargs="+", choices=names, default=names, metavar="NAME",
+                        help=f"of {', '.join(map(repr, names))} (default: all)")  # fmt: skip
+    arguments = parser.parse_args()
+    runs, rate = arguments.runs, arguments.rate
+    peers = [peer for peer in PEERS if peer.name in arguments.consumers]
     try:
         prepare()
         broker = find_broker()
@@ -350,17 +368,17 @@ def main() -> int:
             channel.queue_bind("heard", EVENTS, EVENT)
         endpoint = Endpoint(WEBHOOK)
         faults = 0
-        done: dict[str, list[Run]] = {peer.name: [] for peer in PEERS}
+        done: dict[str, list[Run]] = {peer.name: [] for peer in peers}
         for number in range(runs):
-            for peer in PEERS:
-                told, failed = one_run(peer, broker, host, port, done[peer.name])
+            for peer in peers:
+                told, failed = one_run(peer, broker, host, port, rate, done[peer.name])
                 faults += failed
                 print(f"run {number + 1} of {runs}: {peer.name:12} {told}", flush=True)
         endpoint.go_away()
     finally:
         broker.ctl("delete_vhost", broker.vhost)
     print(
-        f"\nMedians of {runs} runs, {ORDERS:,} waiting orders; latency at {RATE} orders/s; {os.cpu_count()} processors"
+        f"\nMedians of {runs} runs, {ORDERS:,} waiting orders; latency at {rate} orders/s; {os.cpu_count()} processors"
     )
     if faults:
         print(f"{faults} runs failed and are left out")
