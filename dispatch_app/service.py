@@ -53,6 +53,7 @@ class Service:
         rate = Rate(settings.rate) if settings.rate else None
         self._workers = Workers(effect, self._state, wake, self._tracer, rate) if effect else None
         self._conn: Any = None
+        self._setup: Any = None  # the timer that sees whether the connection comes to consuming
         self._consumer: Consumer | None = None
         self._announcer: Announcer | None = None
         self._failures = 0  # attempts since this service last consumed
@@ -117,10 +118,10 @@ class Service:
             self._workers, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
             self._announcer.wake if self._announcer else None,
         )  # fmt: skip
-        self._loop.call_later(SETUP_SECONDS, partial(self._see_consuming, conn))
+        self._setup = self._loop.call_later(SETUP_SECONDS, self._see_consuming)
 
-    def _see_consuming(self, conn: Connection) -> None:
-        if conn is self._conn and "broker" in self._state.reasons:
+    def _see_consuming(self) -> None:
+        if "broker" in self._state.reasons:
             self._give_up(TimeoutError())
 
     def _give_up(self, error: Exception) -> None:
@@ -137,7 +138,9 @@ class Service:
 
     def _on_lost(self, _conn: Any, error: BaseException) -> None:
         self._drop_work()
-        self._conn = self._consumer = self._announcer = None
+        if self._setup:
+            self._loop.remove_timeout(self._setup)
+        self._conn = self._consumer = self._announcer = self._setup = None
         if self._stopping:
             self._loop.stop()
             return
