@@ -9,8 +9,8 @@ from . import needs
 from .fixes import RESTART, provision
 
 _RECENT = 60.0  # seconds since the last start
-# systemd's words, whole, because orders' ids stand in the journal, too. Those under OOMPolicy=continue, which goes with a
-# hook, may be about the hook's process alone, so they count only where the service itself was ended by a signal.
+# systemd's words, whole, because orders' ids stand in the journal, too. Those under OOMPolicy=continue, which goes with
+# a hook, may be about the hook's process alone, so they count only where the service itself was ended by a signal.
 _STOPPED = f"{NAME}.service: Failed with result 'oom-kill'."
 _CONTINUED = f"{NAME}.service: A process of this unit has been killed by the OOM killer."
 _SIGNALLED = f"{NAME}.service: Failed with result 'signal'."
