@@ -61,7 +61,7 @@ class Announcer:
         """Drop everything at hand: the consumer's connection is gone, or about to go."""
         if not self._closed:
             self._closed, self._state.event_obstacle = True, None
-            self._strike_off()
+            self._try_to_strike_off()
             self._outbox.abort()
 
     def _schedule(self, delay: float) -> None:
@@ -78,9 +78,7 @@ class Announcer:
             return
         room = AT_HAND - len(self._outbox)
         try:
-            if self._confirmed:
-                self._ledger.announced(self._confirmed)
-                self._confirmed = []
+            self._strike_off()
             # From its beginning where nothing is at hand: the numbers of orders that were forgotten are given again.
             orders = self._ledger.unannounced(room, self._read if room < AT_HAND else 0) if room else []
         except sqlite3.Error as error:
@@ -103,16 +101,20 @@ class Announcer:
     def _on_trouble(self, reason: str | None) -> None:
         self._state.event_obstacle = self._outbox.obstacle if reason else None
         if reason:
-            self._strike_off()
+            self._try_to_strike_off()
             if self._drained:
                 self._finish()
 
     def _strike_off(self) -> None:
+        """Strike off what has been announced so far. Raises sqlite3.Error."""
+        if self._confirmed:
+            self._ledger.announced(self._confirmed)
+            self._confirmed = []
+
+    def _try_to_strike_off(self) -> None:
         """Strike off what has been announced so far, for the rest may wait for long, or be lost."""
         try:
-            if self._confirmed:
-                self._ledger.announced(self._confirmed)
-                self._confirmed = []
+            self._strike_off()
         except sqlite3.Error as error:
             log.warning("%d orders may be announced twice (%s)", len(self._confirmed), error)
 
@@ -120,5 +122,5 @@ class Announcer:
         done, self._drained = self._drained, None
         if done and not self._closed:
             self._closed = True
-            self._strike_off()
+            self._try_to_strike_off()
             self._outbox.close(done)
