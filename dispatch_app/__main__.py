@@ -15,6 +15,7 @@ from typing import Any
 from . import __version__
 from . import settings as configuration
 from .arguments import moment, number, seconds
+from .moments import iso
 from .printable import escaped, to_json
 
 EX_DATAERR, EX_UNAVAILABLE, EX_IOERR, EX_CONFIG = 65, 69, 74, 78  # sysexits(3)
@@ -118,8 +119,7 @@ def orders(args: argparse.Namespace) -> int:
     }  # fmt: skip
     rows = []
     for row in read(path, args.limit, filters):
-        moment = datetime.fromtimestamp(row["dispatched_at"] / 1000, timezone.utc)
-        row["dispatched_at"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        row["dispatched_at"] = iso(row["dispatched_at"] / 1000)
         row["redelivered"] = bool(row["redelivered"])
         del row["seq"]
         rows.append(row)
