@@ -274,9 +274,9 @@ class Consumer:
         Meanwhile the prefetch limit stops further deliveries.
         """
         self._held = min(30.0, self._held * 2 or 0.1)
-        reason = f"the ledger can't be written ({error}), orders are held"
+        reason = f"the ledger can't be written ({error}); orders are held"
         self._state.set("ledger", reason)
-        log.error("%s; see to its disk or its lock, trying again in %.1f s", reason, self._held)
+        log.error("%s: see to its disk or its lock; trying again in %.1f s", reason, self._held)
         self._retry_at = time.monotonic() + self._held
 
     def _acknowledge(self, tags: Sequence[int]) -> None:

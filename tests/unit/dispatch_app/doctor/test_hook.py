@@ -22,7 +22,7 @@ def case(given: dict[str, str], **metrics: float) -> Any:
     return SimpleNamespace(
         host=SimpleNamespace(environment=given, foreign=None),
         broker=SimpleNamespace(settings=load({**PLAIN, **given})),
-        process=SimpleNamespace(counters=counters, ask=lambda _: (503, "it can't be imported, orders are held\n")),
+        process=SimpleNamespace(counters=counters, ask=lambda _: (503, "it can't be imported; orders are held\n")),
         depths={name: SimpleNamespace(ready=2) for name in ("orders.retry.1s",)}
         | dict.fromkeys((f"orders.retry.{seconds}s" for seconds in (5, 30, 120, 300)), SimpleNamespace(ready=0)),
     )
@@ -32,7 +32,7 @@ def test_a_hook_that_can_t_be_called_is_told_with_what_the_service_says_of_it() 
     shop = {"DISPATCH_HOOK": "shop:hook"}
     finding = hook.hook_broken(case(shop, dispatch_effect_held_seconds=3.0))
     assert finding
-    assert finding.evidence == "it can't be imported, orders are held"
+    assert finding.evidence == "it can't be imported; orders are held"
     assert finding.where == CONTROLLER
     assert hook.hook_broken(case(shop, dispatch_effect_held_seconds=0.0)) is None
     assert hook.hook_broken(case({}, dispatch_effect_held_seconds=3.0)) is None
