@@ -9,8 +9,9 @@ from typing import Any
 
 from ansible.module_utils import app_host, go_version
 from ansible.module_utils.app_comparison import UnfitError, Wanted, as_text, diff, of_kind, service_changes
+from ansible.module_utils.app_kind import kind_of
 from ansible.module_utils.app_neighbours import SharedHomeError, require_own_home
-from ansible.module_utils.app_releases import ID_DIGITS, directory, kind_of, live, stands
+from ansible.module_utils.app_releases import ID_DIGITS, directory, live, stands
 from ansible.module_utils.go_version import GoVersionError
 from ansible.module_utils.runtime_systems import UnsupportedSystemError, this_system
 

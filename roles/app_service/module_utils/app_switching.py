@@ -21,6 +21,7 @@ from typing import Any
 from ansible.module_utils import app_comparison, app_host, app_label
 from ansible.module_utils.app_check import failed_check, no_python
 from ansible.module_utils.app_disk import sync, sync_tree
+from ansible.module_utils.app_kind import kind_of
 from ansible.module_utils.app_ownership import claim, take
 from ansible.module_utils.app_placing import place
 from ansible.module_utils.app_proof import (
@@ -32,7 +33,7 @@ from ansible.module_utils.app_proof import (
     restart,
     service_of,
 )
-from ansible.module_utils.app_releases import kind_of, live, mark_live, prune
+from ansible.module_utils.app_releases import live, mark_live, prune
 from ansible.module_utils.app_undo import arm, disarm
 
 LOCKS = Path("/run")

@@ -11,7 +11,7 @@ from typing import Any
 import app_faults
 import app_wanted
 import pytest
-from ansible.module_utils import app_check, app_comparison, app_proof, app_releases, app_switching
+from ansible.module_utils import app_check, app_comparison, app_kind, app_proof, app_switching
 
 from tests.unit.roles.hosts import Host
 from tests.unit.roles.test_wanted import DEFINITION, HIDDEN, SHA256
@@ -130,8 +130,8 @@ def test_kinds_that_can_t_be_right_are_refused(kinds: Any, said: str) -> None:
         ("0d69affe422b-binary", "binary"),
     ],
 )
-def test_a_release_says_its_kind_by_its_name_to_controller_and_host(release: str, kind: str) -> None:
-    assert app_wanted.kind_of(release) == app_releases.kind_of(release) == kind
+def test_a_release_says_its_kind_by_its_name(release: str, kind: str) -> None:
+    assert app_wanted.FilterModule().filters()["app_kind"](release) == app_kind.kind_of(release) == kind
     assert kind in app_faults.KINDS
 
 
