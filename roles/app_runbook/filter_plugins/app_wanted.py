@@ -224,6 +224,7 @@ def _template(name: str) -> jinja2.Template:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - these are units and shell, no HTML
     )
+    environment.filters["quoted"] = _quoted
     return environment.get_template(name)
 
 
