@@ -114,9 +114,9 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
                 for labels, count in sorted(state.effects.copy().items()):
                     family.add_metric(labels, count)
                 yield family
-                since = state.held[1] if state.held else time.monotonic()
+                held = state.held  # the work loop may change it between two looks
                 text = "For how long orders have been held because the other side of their effect is away"
-                yield gauge("effect_held_seconds", text, time.monotonic() - since)
+                yield gauge("effect_held_seconds", text, time.monotonic() - held[1] if held else 0.0)
                 yield histogram("effect_seconds", "From the start of an effect to its end", state.effect_seconds)
             yield counter("connections", "Connections opened", state.connections)
             yield counter("connection_losses", "Connections lost or refused", state.losses)
