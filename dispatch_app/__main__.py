@@ -52,9 +52,12 @@ def check(_: argparse.Namespace) -> int:
             print(f"note: {settings.webhook} can't be reached now ({escaped(why)}); orders are held until it can.")
     failures = []
     for host in settings.hosts:
-        failure, missing = check(settings, host)
+        failure, missing, away = check(settings, host)
         if missing:
             print(f"note: run has still to declare {', '.join(missing)}.")
+        if away:
+            print(f"note: {', '.join(away)} can't be used while the node they live on is down; start it, or see "
+                  "playbooks/quorum.yml. Orders are consumed, and what belongs there is held.")  # fmt: skip
         if failure:
             print(f"failed: {escaped(str(failure))}.", file=sys.stderr)
             failures.append(failure)

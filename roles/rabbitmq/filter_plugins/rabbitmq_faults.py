@@ -142,6 +142,8 @@ def _policy(variable: str, policy: object) -> Faults:
         yield f"The policy {name} in {variable} defines nothing. Give its definition, such as {{max-length: 100000}}."
     if policy.get("apply_to", "queues") not in _APPLIES_TO:
         yield f"The policy {name} in {variable} applies to {policy['apply_to']}. Choose of {', '.join(_APPLIES_TO)}."
+    if not isinstance(policy.get("priority", 0), int) or isinstance(policy.get("priority", 0), bool):
+        yield f"The policy {name} in {variable} has the priority {policy['priority']!r}. Set it to a whole number."
 
 
 def _address(variable: str, address: object) -> Faults:

@@ -76,6 +76,10 @@ def test_good_values_have_no_fault() -> None:
             {"rabbitmq_policies": [{"name": "x", "pattern": "x", "definition": {"a": 1}, "apply_to": "queue"}]},
             "The policy x .* applies to queue. Choose of queues",
         ),
+        (
+            {"rabbitmq_policies": [{"name": "x", "pattern": "x", "definition": {"a": 1}, "priority": "high"}]},
+            "The policy x .* has the priority 'high'",
+        ),
         ({"rabbitmq_management_address": "localhost"}, "rabbitmq_management_address is 'localhost', which is no IP"),
         ({"rabbitmq_prometheus_address": "10.0.1"}, "rabbitmq_prometheus_address is '10.0.1', which is no IP"),
         ({"rabbitmq_clear_listener": False}, "RabbitMQ would listen nowhere"),
