@@ -154,8 +154,8 @@ def _cluster(values: dict[str, Any], host: str) -> Faults:
     elif cluster is None and len(hosts) > 1:
         yield (
             f"There are several brokers, {', '.join(hosts)}, and nothing says whether they are one. "
-            "Set rabbitmq_cluster: true to make them one cluster, or false if each is a broker of its own: Dispatch then consumes from the "
-            "one in dispatch_amqp_host alone."
+            "Set rabbitmq_cluster: true to make them one cluster, or false if each is a broker of its own: Dispatch "
+            "then consumes from the one in dispatch_amqp_host alone."
         )
     elif cluster and host not in hosts:
         yield f"rabbitmq_cluster_hosts is {', '.join(hosts)}, without {host}. Add it, or take it out of the group."
