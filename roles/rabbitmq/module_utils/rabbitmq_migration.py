@@ -78,7 +78,7 @@ class Migration:
 
     def look(self) -> dict[str, Any]:
         """Return the cluster's definitions. Raises RefusedError."""
-        return dict(rows(self._run, "export_definitions", "-"))
+        return dict(json.loads(ctl(self._run, "rabbitmqctl", "--quiet", "export_definitions", "-")))
 
     def own(self, definitions: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Return the order queue's and Dispatch's own queues, by name."""
@@ -196,9 +196,10 @@ class Migration:
         self._put_aside(bindings)
         begin = time.monotonic()
         before = queue_type(definitions, self._vhost)
-        for binding in bindings:
-            self._api.ask("DELETE", "bindings", self._vhost, "e", binding.source, "q", self.queue, binding.key or "~")
         try:
+            for binding in bindings:
+                way = ("e", binding.source, "q", self.queue, binding.key or "~")
+                self._api.ask("DELETE", "bindings", self._vhost, *way)
             self._await_empty([self.queue, *retrying], seconds)
             self._set_type("quorum")
             if any(row["source"] for row in self._api.ask("GET", "queues", self._vhost, self.queue, "bindings")):
@@ -243,6 +244,7 @@ class Migration:
             self._api.ask("DELETE", "queues", self._vhost, self.aside, query="?if-empty=true")
         except RefusedError:
             return False
+        self._lift()
         self._api.ask("DELETE", "exchanges", self._vhost, self.aside)
         return True
 

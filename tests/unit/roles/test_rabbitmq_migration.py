@@ -224,6 +224,13 @@ def test_where_the_new_queue_can_t_be_declared_the_old_kind_is_back() -> None:
     assert BOUND in broker.bound
 
 
+def test_where_the_order_queue_can_t_be_unbound_it_stays_bound() -> None:
+    broker = classic()
+    broker.fails = lambda method, path: (method, path[0]) == ("DELETE", "bindings")
+    assert "bindings" in begin(broker)["undone"]
+    assert (BOUND in broker.bound, broker.policy) == (True, {})
+
+
 def test_a_service_that_binds_the_queue_again_meanwhile_keeps_it_from_being_deleted() -> None:
     broker = classic()
     unbound = broker._answer
