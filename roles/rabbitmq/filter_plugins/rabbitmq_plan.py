@@ -10,15 +10,16 @@ _FORGET = "playbooks/forget_broker.yml -e broker="
 
 
 def rabbitmq_plan(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return ``{"faults", "seed", "last", "members"}`` of a cluster, by what rabbitmq_node said of each host.
+    """Return ``{"faults", "seed", "node", "last", "members"}`` of a cluster, by what rabbitmq_node said of each host.
 
-    `seed` is the host that is seen to first, whose cluster the others join, and `last` the one that is seen to last;
-    `members` are the names of the nodes.
+    `seed` is the host that is seen to first, whose cluster the others join, and `node` the name of its node; `last` is
+    the host that is seen to last, and `members` are the names of all nodes.
     """
     seed = _seed(nodes)
     return {
         "faults": [*_faults(nodes, seed)],
         "seed": seed,
+        "node": nodes[seed]["node"],
         "last": [seed, *(host for host in nodes if host != seed)][-1],
         "members": [told["node"] for told in nodes.values()],
     }

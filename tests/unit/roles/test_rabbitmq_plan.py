@@ -35,10 +35,12 @@ SETTLED = {"a": member("a", "b", "c"), "b": member("b", "a", "c"), "c": member("
 def test_fresh_hosts_become_one_in_the_inventory_s_order() -> None:
     plan = rabbitmq_plan(FRESH)
     assert plan == {
-        "faults": [], "seed": "a", "last": "c", "members": ["rabbit@a", "rabbit@b", "rabbit@c"],
+        "faults": [], "seed": "a", "node": "rabbit@a", "last": "c", "members": ["rabbit@a", "rabbit@b", "rabbit@c"],
     }  # fmt: skip
     assert rabbitmq_plan(SETTLED)["faults"] == []
-    assert rabbitmq_plan({"a": node("a")}) == {"faults": [], "seed": "a", "last": "a", "members": ["rabbit@a"]}
+    assert rabbitmq_plan({"a": node("a")}) == {
+        "faults": [], "seed": "a", "node": "rabbit@a", "last": "a", "members": ["rabbit@a"],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
