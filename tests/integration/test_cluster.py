@@ -268,14 +268,16 @@ def test_a_broker_that_is_gone_is_forgotten_and_a_new_one_joins(cluster: Cluster
     with cluster.reckoned("a broker gone for good, forgotten, and a new one in its place"):
         cluster.host(name).remove(force=True, v=True)
         until(lambda: len(cluster.up(NODES[0])) == len(NODES) - 1, 60)
+        running = [cluster.run(node, "systemctl show -P MainPID rabbitmq-server") for node in NODES[:2]]
         for _ in range(2):
             run = cluster.playbook("forget_broker", broker=name)
             assert run.code == 0, run.output
         assert run.changed == 0
         assert len(cluster.ctl("cluster_status")["disk_nodes"]) == len(NODES) - 1
         cluster.lab.up(cluster.client, image.ensure(cluster.client, DISTRIBUTION))
-        run = cluster.provision()
-    assert [run.recap[node]["changed"] > 0 for node in NODES] == [False, False, True], run.output
+        cluster.provision()
+    # Another node in the inventory restarts no other.
+    assert running == [cluster.run(node, "systemctl show -P MainPID rabbitmq-server") for node in NODES[:2]]
     for row in cluster.ctl("list_queues", "name", "members"):
         assert len(row["members"]) == len(NODES), row
     assert cluster.provision().changed == 0
@@ -336,7 +338,11 @@ def held(cluster: Cluster) -> Iterator[None]:
         pika.ConnectionParameters("127.0.0.1", PORTS[0], credentials=login, heartbeat=0)
     )
     channel = connection.channel()
-    until(lambda: channel.basic_get("orders")[0] is not None, 30)
+    channel.basic_qos(prefetch_count=1)
+    taken: list[object] = []
+    channel.basic_consume("orders", lambda *delivery: taken.append(delivery))
+    while not taken:
+        connection.process_data_events(1)
     try:
         yield
     finally:

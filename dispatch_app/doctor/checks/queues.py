@@ -86,17 +86,15 @@ def delivery_limit(case: Case) -> Finding | None:
         found = case.broker.queue(name)
         if not found or found.get("type") != "quorum":
             continue
-        given, policy = found["arguments"].get("x-delivery-limit"), found.get("effective_policy_definition") or {}
-        limits = [limit for limit in (given, policy.get("delivery-limit")) if limit is not None]
-        limit = min(limits) if limits else _DEFAULT_LIMIT if case.broker.version >= (4,) else None
-        if limit is None or limit < 0 or limit >= _ENOUGH:
+        if "x-delivery-limit" in found["arguments"]:  # who declared it so wants it so, and no policy lifts it
+            continue
+        policy = found.get("effective_policy_definition") or {}
+        limit = policy.get("delivery-limit", _DEFAULT_LIMIT if case.broker.version >= (4,) else -1)
+        if not 0 <= limit < _ENOUGH:
             continue
         seen = f"quorum queue {name} gives a message up after {limit} deliveries"
         cause = "RabbitMQ drops an order that was given back that often, and a dead letter looked at that often."
-        vhost, word = shlex.quote(s.vhost), shlex.quote(name)
-        if given == limit:
-            cause += " The queue was declared so, which no policy lifts; deleted, it is declared anew."
-            return Finding(seen, cause, f"rabbitmqctl delete_queue --vhost {vhost} --if-empty {word}", BROKER)
+        vhost = shlex.quote(s.vhost)
         definition = shlex.quote(json.dumps({**policy, "delivery-limit": _NO_LIMIT}, sort_keys=True))
         called, pattern = shlex.quote(f"{name}-delivery-limit"), shlex.quote(f"^{re.escape(name)}$")
         raised = f"--priority 1000 --apply-to queues {called} {pattern} {definition}"

@@ -99,7 +99,12 @@ class Broker:
             found = self.queues.setdefault(name, {"arguments": body["arguments"], "messages": 0, "consumers": 0})
             if found["arguments"].get("x-queue-type", self.type) != body["arguments"]["x-queue-type"]:
                 raise RefusedError(f"400 inequivalent arg 'x-queue-type' for queue '{name}'")
+        elif kind == "queues" and method == "POST":
+            assert rest[1] == "get"
+            return [{}] if self.queues[name]["messages"] else []
         elif kind == "queues" and method == "DELETE":
+            if query and self.queues[name]["arguments"].get("x-queue-type") == "quorum":
+                raise RefusedError("540 if-empty is not supported by quorum queues")
             if query and self.queues[name]["messages"]:
                 raise RefusedError(f"400 queue {name} is not empty")
             del self.queues[name]

@@ -31,7 +31,7 @@ QUOTED = {
     "port", "found.pid", "where", "vhost", "own", "closed", "venv", "install", "remove", "add", "edit", "old", "aside",
     "mode", "find", "group", "arguments", "address", "pip", "wheels", "without", "interpreter", "allow", "fix",
     "path.name", "line", "bind", "replaced", "rule", "inode",
-    "moved", "holds", "word", "raised", "called", "pattern", "definition",
+    "moved", "holds", "raised", "called", "pattern", "definition",
 }  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def test_the_doctor_refuses_what_the_service_refuses(name: str, arguments: dict[
         ((4, 0, 5), "quorum", None, {}, "after 20 deliveries"),
         ((4, 0, 5), "quorum", None, {"delivery-limit": 1_000_000_000}, None),
         ((4, 0, 5), "quorum", None, {"delivery-limit": -1}, None),
-        ((4, 0, 5), "quorum", 7, {"delivery-limit": 1_000_000_000}, "after 7 deliveries"),
+        ((4, 0, 5), "quorum", 7, {}, None),  # which is wanted so
         ((4, 0, 5), "classic", None, {}, None),
     ],
 )
@@ -155,9 +155,7 @@ def test_a_limit_of_deliveries_is_lifted_by_a_policy_that_keeps_what_another_set
 
     finding = queues.delivery_limit(case(queue=queue, version=version))
     assert (finding and finding.evidence) == (told and f"quorum queue a b.dead gives a message up {told}")
-    if finding and argument:
-        assert "delete_queue" in finding.command
-    elif finding:
+    if finding:
         *_, pattern, definition = words(finding.command)
         assert re.match(pattern, "a b.dead")
         assert not re.match(pattern, "a bXdead")
