@@ -30,7 +30,7 @@ pytestmark = pytest.mark.long
 DISTRIBUTION = os.environ.get("DISPATCH_TEST_CLUSTER", image.DEFAULT)
 NODES = ("cluster-broker-1", "cluster-broker-2", "cluster-broker-3")
 DISPATCH = "cluster-dispatch"
-PORTS = (22751, 22752, 22753)
+PORTS = (22771, 22772, 22773)
 OWN = ("orders", "orders.dead", "orders.retry.1s", "orders.retry.5s", "orders.retry.30s", "orders.retry.120s",
        "orders.retry.300s")  # fmt: skip
 _REMARKS: list[str] = []
@@ -122,6 +122,23 @@ class Cluster:
         rows = self.ctl("list_queues", "name", "type")
         return {row["name"]: "quorum" if "quorum" in row["type"] else "classic" for row in rows}
 
+    def homes(self) -> dict[str, str]:
+        """The host on which each classic queue lives."""
+        rows = self.ctl("list_queues", "name", "pid")
+        return {row["name"]: row["pid"].partition("@")[2].partition(".")[0] for row in rows}
+
+    def publish(self, *bodies: bytes) -> None:
+        """Publish by a broker that is up, each until it is confirmed."""
+        login = pika.PlainCredentials("roboshop", self.password)
+        port = next(port for name, port in zip(NODES, PORTS, strict=True) if self.up(name))
+        with contextlib.closing(
+            pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port, credentials=login))
+        ) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            for body in bodies:
+                channel.basic_publish("robot-shop", "orders", body, pika.BasicProperties(headers={}), mandatory=True)
+
     def up(self, name: str) -> set[str]:
         with contextlib.suppress(AssertionError, ValueError, docker.errors.APIError):
             return set(self.ctl("cluster_status", name=name)["running_nodes"])
@@ -168,10 +185,10 @@ class Cluster:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("cluster")
     brokers = (
-        Host(name, "rabbitmq", 22700 + number, ((5672, port),))
+        Host(name, "rabbitmq", 22721 + number, ((5672, port),))
         for number, (name, port) in enumerate(zip(NODES, PORTS, strict=True))
     )
-    lab = Lab("cluster", directory / ".lab", (*brokers, Host(DISPATCH, "dispatch", 22709)))
+    lab = Lab("cluster", directory / ".lab", (*brokers, Host(DISPATCH, "dispatch", 22729)))
     client = engine.connect(ROOT / ".lab")
     lab.down(client)
     lab.up(client, image.ensure(client, DISTRIBUTION))
@@ -281,6 +298,28 @@ def test_a_broker_that_is_gone_is_forgotten_and_a_new_one_joins(cluster: Cluster
     for row in cluster.ctl("list_queues", "name", "members"):
         assert len(row["members"]) == len(NODES), row
     assert cluster.provision().changed == 0
+
+
+def test_a_classic_queue_whose_node_is_down_holds_what_belongs_there_and_stops_no_order(cluster: Cluster) -> None:
+    make_classic(cluster)
+    while (homes := cluster.homes())["orders.dead"] == homes["orders"]:
+        make_classic(cluster)
+    away, published = homes["orders.dead"], order()
+    cluster.host(away).kill()
+    cluster.run(DISPATCH, "systemctl restart dispatch")
+    cluster.publish(json.dumps(published).encode(), b"no order", json.dumps(order()).encode())
+    until(lambda: published["orderid"] in cluster.dispatched(), 60)
+    told = "curl --silent http://127.0.0.1:9672/readyz || true"
+    until(lambda: "can't be put in orders.dead" in cluster.run(DISPATCH, told), 30)
+    journal = cluster.run(DISPATCH, "journalctl -u dispatch -n 200 -o cat")
+    assert "orders.dead can't be used for now" in journal
+    more = order()
+    cluster.publish(json.dumps(more).encode())
+    until(lambda: more["orderid"] in cluster.dispatched(), 30)
+    cluster.host(away).start()
+    cluster.await_whole()
+    until(lambda: cluster.dead() == 1, 60)
+    until(lambda: cluster.run(DISPATCH, told).strip() == "consuming", 30)
 
 
 def test_classic_queues_become_quorum_queues(cluster: Cluster) -> None:

@@ -241,7 +241,7 @@ class Migration:
     def finish(self) -> bool:
         """Remove the queue in which orders waited, and its exchange; return whether it was empty."""
         self._lift()
-        # RabbitMQ deletes no quorum queue on condition that it is empty, and counts what is in it every few seconds only.
+        # RabbitMQ deletes no quorum queue on condition that it is empty, and counts what is in it now and then only.
         look = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
         if self._api.ask("POST", "queues", self._vhost, self.aside, "get", body=look):
             return False
