@@ -1,4 +1,4 @@
-"""The command line: `dispatch run|check|doctor|drain|publish|orders|dead|ledger`."""
+"""The command line: `dispatch run|check|doctor|drain|publish|move|orders|dead|ledger`."""
 
 from __future__ import annotations
 
@@ -53,9 +53,12 @@ def check(_: argparse.Namespace) -> int:
             print(f"note: {settings.webhook} can't be reached now ({escaped(why)}); orders are held until it can.")
     failures = []
     for host in settings.hosts:
-        failure, missing = check(settings, host)
+        failure, missing, away = check(settings, host)
         if missing:
             print(f"note: run has still to declare {', '.join(missing)}.")
+        if away:
+            print(f"note: {', '.join(away)} can't be used while the node they live on is down; start it, or see "
+                  "playbooks/quorum.yml. Orders are consumed, and what belongs there is held.")  # fmt: skip
         if failure:
             print(f"failed: {escaped(str(failure))}.", file=sys.stderr)
             failures.append(failure)
@@ -106,6 +109,16 @@ def publish(args: argparse.Namespace) -> int:
     if returned:
         print(f"{returned} orders came back, because no queue is bound there; start dispatch first", file=sys.stderr)
     return 1 if returned else 0
+
+
+def move(args: argparse.Namespace) -> int:
+    """Put what waits in another queue into the order queue."""
+    from .move import move
+
+    settings = configuration.load(os.environ)
+    count = _connected(settings, lambda parameters: move(settings, parameters, args.queue))
+    print(f"{count} messages moved from {args.queue} to {settings.queue}")
+    return 0
 
 
 def orders(args: argparse.Namespace) -> int:
@@ -278,6 +291,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--count", type=number, default=1, metavar="N", help="sample orders to publish (1)")
     sub.add_argument("--interval", type=seconds, default=0.0, metavar="SECONDS", help="time between two orders (0)")
     sub.add_argument("--file", help="instead publish each line of FILE unchanged; - is standard input")
+    sub = command("move", "Put what waits in another queue into the order queue, each message once that has it.", move)
+    sub.add_argument("queue", metavar="QUEUE", help="the queue to empty")
     sub = command("orders", "List dispatched orders, the newest first.", orders)
     sub.add_argument("--limit", type=number, default=20, metavar="N", help="at most N orders (20)")
     sub.add_argument("--since", type=moment, metavar="TIME", help="from TIME on, such as 2026-11-20T10:00:00Z")

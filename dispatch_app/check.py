@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pika
 from pika import exceptions
@@ -27,28 +27,37 @@ BLOCKED_SECONDS = 5
 _NO_EXCHANGE, _NO_QUEUE, _NO_CONSUMER = {"alternate-exchange": 1}, {"x-message-ttl": -1}, {"x-priority": "none"}
 
 
-def check(settings: Settings, host: str) -> tuple[Failure | None, list[str]]:
-    """Check one host; return what failed, if anything, and the names that `run` has yet to declare."""
+class Outcome(NamedTuple):
+    """What came of checking one host: what failed, if anything, and what is to be noted."""
+
+    failure: Failure | None
+    missing: list[str]  # names that `run` has yet to declare
+    away: list[str]  # queues that `run` does without for now, because the node that they live on is down
+
+
+def check(settings: Settings, host: str) -> Outcome:
+    """Check one host."""
     missing: list[str] = []
+    away: list[str] = []
     conn = None
     try:
         how = parameters(settings, host)
         how.blocked_connection_timeout = BLOCKED_SECONDS
         conn = pika.BlockingConnection(how)
-        _topology(partial(_refused, conn), settings, missing)
+        _topology(partial(_refused, conn), settings, missing, away)
         _permissions(partial(_refused, conn), settings)
         if settings.event_exchange:
             _events(partial(_refused, conn), settings, settings.event_exchange, missing)
     except ERRORS as error:
-        return explain(error, settings, host), missing
+        return Outcome(explain(error, settings, host), missing, away)
     finally:
         if conn is not None and conn.is_open:
             with contextlib.suppress(*ERRORS):  # because of an alarm the broker may not answer
                 conn.close()
-    return None, missing
+    return Outcome(None, missing, away)
 
 
-def _topology(refused: Callable[..., bool], settings: Settings, missing: list[str]) -> None:
+def _topology(refused: Callable[..., bool], settings: Settings, missing: list[str], away: list[str]) -> None:
     """Declare what exists exactly as `run` will, and find out whether `run` may declare the rest."""
     exchange = settings.exchange
     if refused(404, "exchange_declare", exchange, passive=True):
@@ -57,13 +66,19 @@ def _topology(refused: Callable[..., bool], settings: Settings, missing: list[st
     else:
         refused(0, "exchange_declare", exchange, "direct", durable=True)
     for name, ways in topology.ways(settings).items():
-        if refused(404, "queue_declare", name, passive=True):
-            missing.append(name)
-            # A retry queue's arguments say where its messages go next; declaring that takes more permissions.
-            arguments = {**(ways[0].arguments or {}), **_NO_QUEUE}
-            refused(406, "queue_declare", name, durable=True, arguments=arguments)
-        else:
+        if not refused(404, "queue_declare", name, passive=True):
             _declare(refused, name, *ways)
+            continue
+        # A retry queue's arguments say where its messages go next; declaring that takes more permissions.
+        arguments = {**(ways[0].arguments or {}), **_NO_QUEUE}
+        try:
+            refused(406, "queue_declare", name, durable=True, arguments=arguments)
+        except exceptions.ChannelClosedByBroker as error:
+            if not topology.is_away(error) or name == settings.queue:
+                raise
+            away.append(name)
+        else:
+            missing.append(name)
 
 
 def _declare(refused: Callable[..., bool], name: str, way: topology.Way, *others: topology.Way) -> None:

@@ -136,6 +136,8 @@ class Consumer:
     def _on_consuming(self) -> None:
         self._consuming = True
         self._state.set("broker", None)
+        for name, why in self._declaration.away.items():
+            log.warning("%s can't be used for now (%s); what belongs there is held until it can", name, why)
         log.info("waiting for messages", extra=fields(queue=self._settings.queue))
 
     def _on_delivery(self, delivery: Delivery) -> None:

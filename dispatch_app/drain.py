@@ -102,7 +102,7 @@ def _ready(conn: Any, queue: str) -> tuple[int, int]:
     try:
         method = channel.queue_declare(queue, passive=True).method
     except exceptions.ChannelClosedByBroker as error:
-        if error.reply_code != 404:
+        if not topology.is_missing(error):
             raise
         return 0, 0
     channel.close()

@@ -72,6 +72,8 @@ _REPLIES = (
      "delete it once it is empty, and set by a policy what it needs"),
     (405, "", DECLARED, "a queue is another connection's alone ({text})",
      "end that connection: rabbitmqctl list_queues -p {s.vhost} name owner_pid"),
+    (404, "is down", OTHER, "the node of the cluster that a queue lives on is down ({text})",
+     "start it; a quorum queue would survive it: playbooks/quorum.yml"),
     (406, "timed out", OTHER, "{where} waited too long for acknowledgements ({text})",
      "see above why orders were held; they are delivered again"),
     (320, "", OTHER, "{where} closed the connection ({text})",

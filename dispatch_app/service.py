@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import socket
 import sqlite3
@@ -26,11 +25,11 @@ from .effects.workers import Workers
 from .failures import OverflowingError, explain
 from .ledger import ClockError, Ledger
 from .logs import fields, log
+from .route import Route
 from .settings import Settings
 from .suspects import Suspects
 from .systemd import Notifier
 
-BACKOFF = (0.2, 30.0)  # seconds before the second attempt, and at most before any
 # Limits for a broker that answers heartbeats, and perhaps nothing else.
 SETUP_SECONDS = 30.0  # from the open connection to consuming
 CLOSE_SECONDS = 10.0  # to close a connection properly
@@ -56,7 +55,7 @@ class Service:
         self._setup: Any = None  # the timer that sees whether the connection comes to consuming
         self._consumer: Consumer | None = None
         self._announcer: Announcer | None = None
-        self._failures = 0  # attempts since this service last consumed
+        self._route = Route(settings.hosts, socket.gethostname())
         self._given_up = False  # this side has decided to close the connection
         self._delay = 0.0  # seconds, before the next attempt
         self._prefetch = settings.prefetch
@@ -81,15 +80,11 @@ class Service:
 
     # -- connecting -------------------------------------------------------------------
 
-    def _host(self) -> str:
-        return self._settings.hosts[self._failures % len(self._settings.hosts)]
-
     def _connect(self) -> None:
-        host = self._host()
         if self._stopping:
             return
-        if not self._failures:
-            log.info("connecting to %s", self._settings.url(host))
+        if not self._route.failures:
+            log.info("connecting to %s", self._settings.url(self._route.host))
         try:
             self._conn = self._open("dispatch", self._on_open, self._on_lost)
         except OSError as error:  # a TLS file can't be used
@@ -98,7 +93,7 @@ class Service:
     def _open(self, name: str, opened: Callable[[Any], None], lost: Callable[[Any, Exception], None]) -> Connection:
         """Begin to connect to the host whose turn it is. Raises OSError for TLS files that can't be used."""
         return Connection(
-            parameters(self._settings, self._host(), name),
+            parameters(self._settings, self._route.host, name),
             on_open_callback=opened,
             on_open_error_callback=lost,
             on_close_callback=lost,
@@ -106,13 +101,15 @@ class Service:
         )
 
     def _on_open(self, conn: Any) -> None:
-        log.info("connected to %s", self._settings.url(self._host()))
+        log.info("connected to %s", self._settings.url(self._route.host))
         self._state.connections += 1
         if self._settings.event_exchange:
             opening = partial(self._open, "dispatch-events")
-            self._announcer = Announcer(opening, self._settings, self._host(), conn.ioloop, self._ledger, self._state)
+            self._announcer = Announcer(
+                opening, self._settings, self._route.host, conn.ioloop, self._ledger, self._state
+            )
         self._consumer = Consumer(
-            conn, self._host(), replace(self._settings, prefetch=self._prefetch), self._ledger, self._state,
+            conn, self._route.host, replace(self._settings, prefetch=self._prefetch), self._ledger, self._state,
             self._workers, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
             self._announcer.wake if self._announcer else None,
         )  # fmt: skip
@@ -155,17 +152,14 @@ class Service:
     def _note_loss(self, error: BaseException) -> None:
         """Log why there is no connection, and decide when and how to try again."""
         consumed = "broker" not in self._state.reasons
-        host = self._host()
+        host = self._route.host
         failure = explain(error, self._settings, host)
         self._prefetch = error.prefetch if isinstance(error, OverflowingError) else self._settings.prefetch
         self._state.losses += 1
         self._state.set("broker", failure.cause)
-        self._failures = 1 if consumed else self._failures + 1
-        # Every host is tried once before the wait grows; jitter keeps a fleet from coming back all at once.
-        rounds = min(self._failures // len(self._settings.hosts), 10)
-        self._delay = min(BACKOFF[1], BACKOFF[0] * 2**rounds) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        self._delay = self._route.go_on(consumed)
         log.error("%s: %s", "connection lost" if consumed else "no connection", failure, extra=fields(
-            host=host, failures=self._failures, retry_in_seconds=round(self._delay, 2)))  # fmt: skip
+            host=host, failures=self._route.failures, retry_in_seconds=round(self._delay, 2)))  # fmt: skip
 
     # -- stopping ---------------------------------------------------------------------
 

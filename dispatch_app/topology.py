@@ -4,9 +4,10 @@ Dispatch shares the exchange and the order queue with every other RoboShop servi
 exactly as those do: durable, without arguments. RabbitMQ refuses anything else with 406
 PRECONDITION_FAILED; limits beyond that belong in the broker's policies.
 
-A queue's type belongs in no policy, and an operator may have made the order queue a quorum queue. It is
-consumed all the same. It is still declared first: so it is there whoever deletes it meanwhile, and one that
-is not durable or deletes itself, which would lose orders, is refused as before.
+No type is asked for, neither for the order queue nor for Dispatch's own ones: where there is no such queue
+yet, the virtual host's default decides, which the role rabbitmq sets to quorum for a cluster. A queue that is
+there is taken whatever its type. It is still declared first: so it is there whoever deletes it meanwhile,
+and one that is not durable or deletes itself, which would lose orders, is refused as before.
 """
 
 from __future__ import annotations
@@ -18,9 +19,6 @@ from typing import Any, NamedTuple
 
 from .settings import Settings
 
-# The queue type is explicit because a virtual host may default to quorum queues, which count every
-# look at a dead letter as a delivery and drop it after 20 (RabbitMQ 4.0 docs).
-_OWN: dict[str, Any] = {"x-queue-type": "classic"}
 # Arguments of a quorum queue that lose no order. RabbitMQ compares arguments only after durable, auto_delete and
 # the owner (rabbit_amqqueue:assert_equivalence), so what is refused for one of these is otherwise as it should be.
 OF_QUORUM = re.compile(r"x-queue-type|x-delivery-limit|x-quorum-[\w-]+")
@@ -49,10 +47,9 @@ def retry_queues(settings: Settings) -> list[str]:
 
 def queues(settings: Settings) -> dict[str, dict[str, Any] | None]:
     """Return the arguments of every queue, by name; those of a retry queue lead back to the order queue."""
-    arguments: dict[str, dict[str, Any] | None] = {settings.queue: None, dead_queue(settings): _OWN}
+    arguments: dict[str, dict[str, Any] | None] = {settings.queue: None, dead_queue(settings): None}
     for failures, delay in enumerate(settings.retry_delays):
         arguments[retry_queue(settings, failures)] = {
-            **_OWN,
             "x-message-ttl": delay * 1000,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": settings.queue,
@@ -73,14 +70,15 @@ class Way(NamedTuple):
 
 
 def ways(settings: Settings) -> dict[str, list[Way]]:
-    """Return how each queue is declared, by name; a second way is for a queue of another type.
+    """Return how each queue is declared, by name; the ways after the first are for a queue of another type.
 
-    There is none for the dead letters: a quorum queue drops them once they have been looked at often enough.
+    A retry queue is taken with no other arguments than its own: they say when its orders come back, and to where.
     """
-    found = {name: [Way(arguments)] for name, arguments in queues(settings).items()}
-    found[settings.queue].append(Way(None, passive=True))
-    for name in retry_queues(settings):
-        found[name].append(Way({**(queues(settings)[name] or {}), "x-queue-type": "quorum"}))
+    retrying = retry_queues(settings)
+    found = {}
+    for name, arguments in queues(settings).items():
+        typed = [Way({**(arguments or {}), "x-queue-type": kind}) for kind in ("quorum", "classic")]
+        found[name] = [Way(arguments), *(typed if name in retrying else [Way(None, passive=True)])]
     return found
 
 
@@ -89,10 +87,25 @@ def is_of_other_type(error: BaseException) -> bool:
     return getattr(error, "reply_code", 0) == 406 and bool(_REFUSED.search(str(getattr(error, "reply_text", ""))))
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether the broker has a queue that it was asked to declare, and nobody can use it for now.
+
+    A classic queue is away while the node of the cluster that it lives on is down. A declaration that is not passive is
+    answered with 404 for nothing else.
+    """
+    return getattr(error, "reply_code", 0) == 404
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether there is no such queue, by the answer to a passive declaration; one that is away may hold orders."""
+    return is_away(error) and "no queue " in str(getattr(error, "reply_text", ""))
+
+
 class Declaration:
     """Declares and binds everything on an asynchronous channel, and knows what to try on the next one.
 
-    A refusal closes a channel (AMQP 0-9-1, 1.2), so each way needs a channel of its own.
+    A refusal closes a channel (AMQP 0-9-1, 1.2), so each way needs a channel of its own. A queue of Dispatch's own that
+    is away is left out: orders are consumed without it, and the outbox holds what belongs there.
     """
 
     at_first = False  # for the outbox: the consumer has declared it all
@@ -101,6 +114,7 @@ class Declaration:
         self._settings = settings
         self._ways = ways(settings)
         self._open: list[str] = []  # the queues that the broker has not answered for
+        self.away: dict[str, str] = {}  # the queues that nobody can use for now, and what the broker says of them
 
     def send(self, channel: Any) -> None:
         """Send all requests; pika queues them, and the broker answers in their order."""
@@ -117,9 +131,16 @@ class Declaration:
 
     def can_go_on(self, error: BaseException) -> bool:
         """Whether to send it again on a new channel, after `error` closed the one before; that is never twice alike."""
-        if not self._open or not is_of_other_type(error) or len(self._ways[self._open[0]]) < 2:
+        if not self._open:
             return False
-        del self._ways[self._open[0]][0]
+        name = self._open[0]
+        if is_away(error) and name != self._settings.queue:
+            self.away[name] = str(getattr(error, "reply_text", error))
+            del self._ways[name]
+            return True
+        if not is_of_other_type(error) or len(self._ways[name]) < 2:
+            return False
+        del self._ways[name][0]
         return True
 
 

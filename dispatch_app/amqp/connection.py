@@ -24,6 +24,10 @@ from ..settings import Settings
 # dead one. With 10, pika gives up on a silent broker after 15 to 30 s, and RabbitMQ on a silent client after 20.
 HEARTBEAT = 10
 
+# Seconds for a host to take a connection, and for that to be open; one that does not answer is given less time where
+# there are others.
+ALONE, ONE_OF_SEVERAL = (5, 10), (2, 4)
+
 # Delivery tag, redelivered (0 or 1), exchange and routing key as encoded, property list, body.
 Delivery = tuple[int, int, bytes, bytes, bytes]
 
@@ -42,10 +46,11 @@ def parameters(settings: Settings, host: str, name: str = "dispatch") -> pika.Co
     options = None
     if settings.tls:
         options = pika.SSLOptions(tls.context(settings.tls), settings.tls.server_name or host)
+    taken, opened = ALONE if len(settings.hosts) == 1 else ONE_OF_SEVERAL
     return pika.ConnectionParameters(
         host=host, port=settings.port, virtual_host=settings.vhost, ssl_options=options,
         credentials=pika.PlainCredentials(settings.user, settings.password),
-        heartbeat=HEARTBEAT, socket_timeout=5, stack_timeout=10,  # seconds
+        heartbeat=HEARTBEAT, socket_timeout=taken, stack_timeout=opened,
         client_properties={"connection_name": f"{name}@{socket.gethostname()}"},
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ import contextlib
 import email.utils
 import importlib.util
 import json
+import re
 import socket
 import time
 import urllib.error
@@ -155,9 +156,9 @@ class Broker:
         return 0, ""
 
     def depth(self, queue: str) -> Depth | None:
-        """How full a queue is; None where there is none. Raises LookError."""
+        """How full a queue is; None where there is none. Raises LookError, also where its node is down."""
         code, text = self.refusal("queue_declare", queue, passive=True)
-        if code == 404:
+        if code == 404 and "no queue " in text:
             return None
         if code:
             raise LookError(text)
@@ -229,6 +230,12 @@ class Broker:
         """A queue, by the management API. Raises LookError."""
         found = self.get(f"/api/queues/{self._vhost}/{quote(name, safe='')}")
         return dict(found) if found else None
+
+    @cached_property
+    def version(self) -> tuple[int, ...]:
+        """RabbitMQ's version, as far as it is numbers. Raises LookError."""
+        told = str((self.get("/api/overview") or {}).get("rabbitmq_version", ""))
+        return tuple(int(part) for part in re.findall(r"\d+", told)[:3])
 
     def bindings(self) -> list[str]:
         """The routing keys that bind the order queue to the exchange. Raises LookError."""

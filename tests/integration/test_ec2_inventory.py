@@ -69,9 +69,10 @@ class Cloud:
             text=True,
         )
 
-    def variables(self, host: str) -> dict[str, Any]:
+    def variables(self, host: str, *more: str) -> dict[str, Any]:
         """The variables of a host, resolved by a play as the roles would have them."""
-        done = self.ansible("adhoc", host, "-m", "debug", "-a", "msg={{ [dispatch_amqp_host, ansible_host] }}", "-o")
+        message = "msg={{ [dispatch_amqp_host, ansible_host] }}"
+        done = self.ansible("adhoc", host, "-m", "debug", "-a", message, "-o", *more)
         assert done.returncode == 0, done.stdout + done.stderr
         found = re.search(r"=> (\{.*\})", done.stdout, re.DOTALL)
         assert found, done.stdout
@@ -143,6 +144,15 @@ def test_two_brokers_of_an_environment_are_named_and_not_taken_for_one(cloud: Cl
     )
     # The role dispatch takes host names and commas, and refuses any other character.
     assert " " in said
+
+
+def test_the_brokers_of_an_environment_may_be_a_cluster(cloud: Cloud) -> None:
+    dispatch, _ = cloud.instance("dispatch", "dev")
+    brokers = sorted(cloud.instance("rabbitmq", "dev") for _ in range(3))
+    _, other = cloud.instance("rabbitmq", "prod")
+    told = cloud.variables(f"dispatch-dev-{dispatch}", "-e", "rabbitmq_cluster=true")["msg"][0]
+    assert told == ",".join(address for _, address in brokers)
+    assert other not in told
 
 
 def test_no_instances_is_an_error(cloud: Cloud) -> None:

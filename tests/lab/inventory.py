@@ -10,12 +10,17 @@ from tests.lab.ansible import LAB_INVENTORY
 from tests.lab.hosts import LABEL, Lab
 
 
-def copied(lab: Lab, directory: Path, broker: str) -> Path:
-    """Copy ``inventories/lab`` for another lab, with its broker's name; return the copy, which tests may edit."""
+def copied(lab: Lab, directory: Path, broker: str, cluster: bool = False) -> Path:
+    """Copy ``inventories/lab`` for another lab, pointed at `broker`; return the copy, which tests may edit.
+
+    Several brokers of it are a `cluster`, or each is one of its own.
+    """
     inventory = directory / "inventories" / "lab"
     shutil.copytree(LAB_INVENTORY, inventory)
     replace(inventory / "lab.docker.yml", f"get('{LABEL}') == 'lab'", f"get('{LABEL}') == '{lab.name}'")
-    replace(inventory / "group_vars" / "all" / "dispatch.yml", "host: broker", f"host: {broker}")
+    variables = inventory / "group_vars" / "all" / "dispatch.yml"
+    replace(variables, """"{{ groups['rabbitmq'] | default([]) | sort | join(',') }}\"""", broker)
+    replace(variables, """"{{ groups['rabbitmq'] | default([]) | length > 1 }}\"""", str(cluster).lower())
     return inventory
 
 

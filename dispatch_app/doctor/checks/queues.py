@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 from ... import topology
 from ...settings import Settings
 from ..case import Case
-from ..table import BROKER, ERROR, Check, Finding, LookError
+from ..table import BROKER, ERROR, WARNING, Check, Finding, LookError
 from . import needs
 from .fixes import RESTART
+
+_DEFAULT_LIMIT = 20  # deliveries, from RabbitMQ 4.0 on (rabbitmq.com, "Quorum Queues", "Poison Message Handling")
+_ENOUGH = 1_000_000  # no order is delivered that often
+# Both RabbitMQ 3.10, which takes no -1 for no limit, and 4.0 accept it; the role rabbitmq sets the same.
+_NO_LIMIT = 1_000_000_000
 
 
 def declared_otherwise(case: Case) -> Finding | None:
@@ -44,11 +50,9 @@ def declared_otherwise(case: Case) -> Finding | None:
 def _otherwise(s: Settings, name: str, wanted: dict[str, Any], found: dict[str, Any]) -> bool:
     """Whether the service can't take a queue as it is found; see topology.ways."""
     arguments = dict(found["arguments"])
-    if name != topology.dead_queue(s):  # which has to be classic
-        given = arguments if name == s.queue else ("x-queue-type",)
-        wanted = {key: value for key, value in wanted.items() if key != "x-queue-type"}
-        for key in [key for key in given if topology.OF_QUORUM.fullmatch(key)]:
-            arguments.pop(key, None)
+    given = ("x-queue-type",) if name in topology.retry_queues(s) else tuple(arguments)
+    for key in [key for key in given if topology.OF_QUORUM.fullmatch(key)]:
+        arguments.pop(key, None)
     return bool(arguments != wanted or not found["durable"] or found["auto_delete"])
 
 
@@ -75,6 +79,29 @@ def queue_unbound(case: Case) -> Finding | None:
     return Finding(seen, "Orders that payment publishes vanish; Dispatch binds the queue when it connects.", RESTART)
 
 
+def delivery_limit(case: Case) -> Finding | None:
+    """By the management API: whether RabbitMQ would drop an order, or a dead letter, that is delivered often."""
+    s = case.broker.settings
+    for name in topology.queues(s):
+        found = case.broker.queue(name)
+        if not found or found.get("type") != "quorum":
+            continue
+        if "x-delivery-limit" in found["arguments"]:  # who declared it so wants it so, and no policy lifts it
+            continue
+        policy = found.get("effective_policy_definition") or {}
+        limit = policy.get("delivery-limit", _DEFAULT_LIMIT if case.broker.version >= (4,) else -1)
+        if not 0 <= limit < _ENOUGH:
+            continue
+        seen = f"quorum queue {name} gives a message up after {limit} deliveries"
+        cause = "RabbitMQ drops an order that was given back that often, and a dead letter looked at that often."
+        vhost = shlex.quote(s.vhost)
+        definition = shlex.quote(json.dumps({**policy, "delivery-limit": _NO_LIMIT}, sort_keys=True))
+        called, pattern = shlex.quote(f"{name}-delivery-limit"), shlex.quote(f"^{re.escape(name)}$")
+        raised = f"--priority 1000 --apply-to queues {called} {pattern} {definition}"
+        return Finding(seen, cause, f"rabbitmqctl set_policy --vhost {vhost} {raised}", BROKER)
+    return None
+
+
 # What can keep the service from running.
 DECLARED = (
     Check("declared-otherwise", "queues", ERROR, "the queues are declared as everywhere", declared_otherwise,
@@ -86,4 +113,6 @@ PRESENT = (
           (*needs.ACTIVE, "declared-otherwise", "service-hung"), about=BROKER),
     Check("queue-unbound", "queues", ERROR, "the queue is bound to the exchange", queue_unbound,
           (*needs.ACTIVE, "declared-otherwise", "queue-missing"), about=BROKER),
+    Check("delivery-limit", "queues", WARNING, "no queue drops what is delivered often", delivery_limit,
+          (*needs.LOGIN, "declared-otherwise"), about=BROKER),
 )  # fmt: skip

@@ -30,6 +30,7 @@ def rabbitmq_faults(values: dict[str, Any], host: str, inventory: str) -> list[s
         *_monitoring(values, inventory),
         *_tags(values["rabbitmq_user_tags"]),
         *_name("rabbitmq_vhost", values["rabbitmq_vhost"], "Set it to a virtual host's name, or leave it out for /."),
+        *_cluster(values, host),
         *_list("rabbitmq_names", values["rabbitmq_names"], _exchange_or_queue),
         *_list("rabbitmq_plugins", values["rabbitmq_plugins"], _plugin),
         *_list("rabbitmq_policies", values["rabbitmq_policies"], _policy),
@@ -142,6 +143,22 @@ def _policy(variable: str, policy: object) -> Faults:
         yield f"The policy {name} in {variable} defines nothing. Give its definition, such as {{max-length: 100000}}."
     if policy.get("apply_to", "queues") not in _APPLIES_TO:
         yield f"The policy {name} in {variable} applies to {policy['apply_to']}. Choose of {', '.join(_APPLIES_TO)}."
+    if not isinstance(policy.get("priority", 0), int) or isinstance(policy.get("priority", 0), bool):
+        yield f"The policy {name} in {variable} has the priority {policy['priority']!r}. Set it to a whole number."
+
+
+def _cluster(values: dict[str, Any], host: str) -> Faults:
+    cluster, hosts = values["rabbitmq_cluster"], values["rabbitmq_cluster_hosts"]
+    if not isinstance(hosts, list | tuple):
+        yield f"rabbitmq_cluster_hosts is {hosts!r}, which is no list. Write it as a list: [first, second]"
+    elif cluster is None and len(hosts) > 1:
+        yield (
+            f"There are several brokers, {', '.join(hosts)}, and nothing says whether they are one. "
+            "Set rabbitmq_cluster: true to make them one cluster, or false if each is a broker of its own: Dispatch "
+            "then consumes from the one in dispatch_amqp_host alone."
+        )
+    elif cluster and host not in hosts:
+        yield f"rabbitmq_cluster_hosts is {', '.join(hosts)}, without {host}. Add it, or take it out of the group."
 
 
 def _address(variable: str, address: object) -> Faults:

@@ -11,6 +11,8 @@ description:
   - Where the files differ, the previous ones are kept, the new ones placed and RabbitMQ is restarted. If it does not
     come up, the previous files are put back, RabbitMQ is restarted with those, and the module fails with the reason.
   - Where certificates alone differ, RabbitMQ reads them anew without a restart, which would cost transient messages.
+  - A member of a cluster is restarted only where all others run and every quorum queue has a majority without it. It
+    hands over its clients and leaders first.
   - Where no systemd runs, as while an image is made, the files are placed and nothing is started.
 options:
   plugins:
@@ -36,6 +38,14 @@ options:
     default: ""
   key:
     description: PEM text of its key.
+    type: str
+    default: ""
+  cluster:
+    description: Text of the file that makes the node one of a cluster; empty for no file.
+    type: str
+    default: ""
+  cookie:
+    description: The Erlang cookie that the nodes of the cluster share; empty leaves the node's own.
     type: str
     default: ""
   addresses:
@@ -84,13 +94,17 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rabbitmq_files import File, Previous, differing, directory, found, group_of, place
-from ansible.module_utils.rabbitmq_host import LOCALE, Host, RefusedError
+from ansible.module_utils.rabbitmq_cluster import COOKIE, Member
+from ansible.module_utils.rabbitmq_files import File, Previous, differing, directory, found, group_of, place, user_of
+from ansible.module_utils.rabbitmq_host import LOCALE, RefusedError
 
 PLUGINS = Path("/etc/rabbitmq/enabled_plugins")
 SETTINGS = Path("/etc/rabbitmq/conf.d")
 CERTIFICATES = Path("/etc/rabbitmq/tls")
+CLUSTER = "32-roboshop-cluster.conf"
 PREVIOUS = Path("/etc/rabbitmq/.previous.json")
+# These settings matter to a node that has never run.
+_AT_FIRST = b"cluster_formation."
 
 
 def main() -> None:
@@ -102,6 +116,8 @@ def main() -> None:
             "ca": {"type": "str", "default": ""},
             "certificate": {"type": "str", "default": ""},
             "key": {"type": "str", "default": "", "no_log": True},
+            "cluster": {"type": "str", "default": ""},
+            "cookie": {"type": "str", "default": "", "no_log": True},
             "addresses": {"type": "dict", "default": {}},
             "only_check": {"type": "bool", "default": False},
         },
@@ -113,13 +129,13 @@ def main() -> None:
         return code, output, error
 
     try:
-        result = settle(Host(run), module.params, module.check_mode)
+        result = settle(Member(run), module.params, module.check_mode)
     except RefusedError as refused:
         module.fail_json(msg=str(refused))
     module.exit_json(**result)
 
 
-def files(wanted: dict[str, Any], group: int) -> list[File]:
+def files(wanted: dict[str, Any], owner: int, group: int) -> list[File]:
     """Return every file of RabbitMQ's that the role sees to, as it is wanted."""
 
     def ours(path: Path, text: str, **more: bool) -> File:
@@ -129,7 +145,9 @@ def files(wanted: dict[str, Any], group: int) -> list[File]:
         File(PLUGINS, f"[{','.join(wanted['plugins'])}].\n".encode()),
         ours(SETTINGS / "30-roboshop-tls.conf", wanted["tls"]),
         ours(SETTINGS / "31-roboshop-listeners.conf", wanted["listeners"]),
+        ours(SETTINGS / CLUSTER, wanted["cluster"]),
         *(certificates(wanted, ours) if wanted["tls"] else ()),
+        *([File(COOKIE, wanted["cookie"].encode(), 0o400, owner, group, secret=True)] if wanted["cookie"] else ()),
     ]
 
 
@@ -147,20 +165,19 @@ def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any
     host.refuse_renamed()
     host.refuse_unresolvable()
     host.refuse_foreign_addresses(wanted["addresses"])
-    group = group_of("rabbitmq") if host.installed else 0
-    due = differing(files(wanted, group))
+    owner, group = (user_of("rabbitmq"), group_of("rabbitmq")) if host.installed else (0, 0)
+    due = differing(files(wanted, owner, group))
     if host.installed and (PLUGINS in [file.path for file in due] or not host.running):
         host.refuse_unknown_plugins(wanted["plugins"])
     if wanted["only_check"]:
         return {"changed": False, "changed_files": [], "restarted": False, "running": host.running}
     previous = Previous(PREVIOUS)
     restart = host.booted and (bool(due) or previous.stands or not host.running)
-    # A renewed certificate takes effect without a restart.
-    reread = restart and host.running and not previous.stands and all(file.path.parent == CERTIFICATES for file in due)
+    stays = restart and host.running and not previous.stands and all(map(takes_no_restart, due))
     result = {
         "changed": bool(due) or restart,
         "changed_files": [str(file.path) for file in due],
-        "restarted": restart and not reread,
+        "restarted": restart and not stays,
         "running": host.running,
         "diff": [
             {
@@ -176,25 +193,41 @@ def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any
         return result
     for path in {file.path.parent for file in due if file.content is not None} - {PLUGINS.parent}:
         directory(path, group)
-    if restart and not reread:
+    if restart and not stays:
         switch(host, due, previous, [5671] if wanted["tls"] else [])
     else:
         for file in due:
             place(file)
-        if reread:
+        if stays and any(file.path.parent == CERTIFICATES for file in due):
             host.reread_certificates()
     return {**result, "running": host.booted}
+
+
+def takes_no_restart(file: File) -> bool:
+    """Whether a file that differs takes effect without a restart: a renewed certificate, other peers at first."""
+
+    def in_force(content: bytes | None) -> list[bytes]:
+        return [line for line in (content or b"").splitlines() if not line.startswith(_AT_FIRST)]
+
+    if file.path.name == CLUSTER and file.content:
+        return in_force(file.content) == in_force(found(file).content)
+    return bool(file.path.parent == CERTIFICATES)
 
 
 def switch(host: Any, due: list[File], previous: Previous, ports: list[int]) -> None:
     """Place the files and restart RabbitMQ, or put everything back. Raises RefusedError with the reason."""
     ran = host.running
+    if ran:
+        host.step_aside()
+        if COOKIE in [file.path for file in due]:
+            host.stop()
     previous.keep(due)
     for file in due:
         place(file)
     reason = host.restart(ports)
     if not reason:
         previous.forget()
+        host.come_back()
         return
     kept = previous.files()
     if not kept:

@@ -38,7 +38,7 @@ options:
     type: str
     required: true
   policies:
-    description: Policies of the virtual host, each with name, pattern, definition and, unless it is queues, apply_to.
+    description: Policies of the virtual host, each with name, pattern, definition, apply_to (queues) and priority (0).
     type: list
     elements: dict
     required: true
@@ -46,6 +46,13 @@ options:
     description: Whether the user guest is removed.
     type: bool
     required: true
+  queue_type:
+    description:
+      - The type of new queues in the virtual host whose declaration names none; empty leaves it as it is.
+      - It is left as it is, with a warning, while durable classic queues are there that their services could not
+        declare any more.
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -73,13 +80,28 @@ steps:
   returned: success
   type: list
   elements: str
+classic:
+  description: Durable classic queues that keep the virtual host from getting the queue type that is wanted.
+  returned: success
+  type: list
+  elements: str
 """
 
 import json
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rabbitmq_definitions import User, Wanted, password_fits, shown, steps, user_of
+from ansible.module_utils.rabbitmq_definitions import (
+    Step,
+    User,
+    Wanted,
+    classic_queues,
+    password_fits,
+    queue_type,
+    shown,
+    steps,
+    user_of,
+)
 from ansible.module_utils.rabbitmq_host import LOCALE, RefusedError, unreachable
 
 USER = {
@@ -97,16 +119,24 @@ def main() -> None:
             "vhost": {"type": "str", "required": True},
             "policies": {"type": "list", "elements": "dict", "required": True},
             "without_guest": {"type": "bool", "required": True},
+            "queue_type": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     users = [User(**user) for user in module.params["users"]]
-    policies = [{"apply_to": "queues", **policy} for policy in module.params["policies"]]
-    wanted = Wanted(users, module.params["vhost"], policies, module.params["without_guest"])
+    policies = [{"apply_to": "queues", "priority": 0, **policy} for policy in module.params["policies"]]
+    wanted = Wanted(
+        users, module.params["vhost"], policies, module.params["without_guest"], module.params["queue_type"]
+    )
     try:
         result = settle(Broker(module, [user.password for user in users]), wanted, module.check_mode)
     except RefusedError as refused:
         module.fail_json(msg=str(refused))
+    if result["classic"]:
+        module.warn(
+            f"{', '.join(result['classic'])} in the virtual host {wanted.vhost} live on one node of the cluster each, "
+            "as classic queues do, and new queues go on doing so. playbooks/quorum.yml makes them quorum queues."
+        )
     module.exit_json(**result)
 
 
@@ -139,6 +169,13 @@ class Broker:
             raise RefusedError(unreachable(said) or f"rabbitmqctl {command} failed. RabbitMQ says: {said}")
         return output
 
+    def take(self, step: Step) -> None:
+        """Take a step, in the way this version of rabbitmqctl knows. Raises RefusedError."""
+        if step.otherwise and self._run(["help", step.words[0]], None)[0] != 0:
+            self.ctl(step.otherwise)
+        else:
+            self.ctl(step.words, step.password)
+
     def _run(self, words: list[str], password: str | None) -> tuple[int, str, str]:
         # From RabbitMQ 3.11 on, a password is read from standard input only where no argument is superfluous, and
         # --quiet is one.
@@ -152,11 +189,17 @@ def settle(broker: Broker, wanted: Wanted, check_mode: bool) -> dict[str, Any]:
     due = list(steps(wanted, definitions, [user.name for user in wanted.users if broker.knows(user, definitions)]))
     if not check_mode:
         for step in due:
-            broker.ctl(step.words, step.password)
+            broker.take(step)
         if any(step.password for step in due):
             refuse_altered(broker, wanted.users)
     before, after = shown(wanted, definitions)
-    return {"changed": bool(due), "steps": [step.what for step in due], "diff": {"before": before, "after": after}}
+    differs = wanted.queue_type not in ("", queue_type(definitions, wanted.vhost))
+    return {
+        "changed": bool(due),
+        "steps": [step.what for step in due],
+        "classic": classic_queues(definitions, wanted.vhost) if differs else [],
+        "diff": {"before": before, "after": after},
+    }
 
 
 def refuse_altered(broker: Broker, users: list[User]) -> None:

@@ -35,15 +35,20 @@ class Wanted:
     vhost: str
     policies: list[dict[str, Any]]
     without_guest: bool
+    queue_type: str = ""  # of new queues in the virtual host whose declaration names none; "" leaves it as it is
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command of rabbitmqctl. `password` goes to its standard input and stands nowhere else."""
+    """One command of rabbitmqctl. `password` goes to its standard input and stands nowhere else.
+
+    `otherwise` is what to run in place of a command that this version of rabbitmqctl does not know.
+    """
 
     what: str
     words: list[str]
     password: str | None = field(default=None, repr=False)
+    otherwise: list[str] | None = None
 
 
 def password_fits(password: str, user: dict[str, Any]) -> bool | None:
@@ -61,19 +66,53 @@ def user_of(definitions: dict[str, Any], name: str) -> dict[str, Any] | None:
     return next((dict(user) for user in definitions.get("users", ()) if user["name"] == name), None)
 
 
+def queue_type(definitions: dict[str, Any], vhost: str) -> str:
+    """Return the type of new queues in a virtual host whose declaration names none."""
+    found = next((dict(row) for row in definitions.get("vhosts", ()) if row["name"] == vhost), {})
+    told = (found.get("metadata") or {}).get("default_queue_type") or found.get("default_queue_type")
+    return "classic" if told in (None, "undefined") else str(told)
+
+
+def classic_queues(definitions: dict[str, Any], vhost: str) -> list[str]:
+    """Return the queues that their services could not declare any more were the virtual host's queue type quorum."""
+    return sorted(
+        queue["name"]
+        for queue in definitions.get("queues", ())
+        if (queue["vhost"], queue["durable"], queue["auto_delete"]) == (vhost, True, False)
+        and queue["arguments"].get("x-queue-type", "classic") == "classic"
+    )
+
+
+def queue_type_step(vhost: str, kind: str) -> Step:
+    """Return what sets the type of new queues in a virtual host."""
+    # RabbitMQ 3.10 and 3.11 have no command for a virtual host that is there already.
+    name = f"<<{','.join(map(str, vhost.encode()))}>>"
+    change = f'rabbit_vhost:update_metadata({name}, fun(M) -> M#{{default_queue_type => <<"{kind}">>}} end)'
+    evaluated = f"rabbit_misc:execute_mnesia_transaction(fun() -> {change} end), ok."
+    return Step(
+        f"make new queues of the virtual host {vhost} {kind} queues",
+        ["update_vhost_metadata", vhost, "--default-queue-type", kind],
+        otherwise=["eval", evaluated],
+    )
+
+
 def steps(wanted: Wanted, definitions: dict[str, Any], fitting: Collection[str]) -> Iterator[Step]:
     """Yield what makes the broker what is wanted; `fitting` names the users whose password is the one wanted."""
     for user in wanted.users:
         yield from _account_steps(user, user_of(definitions, user.name), user.name in fitting)
     if wanted.vhost not in [vhost["name"] for vhost in definitions.get("vhosts", ())]:
-        yield Step(f"create the virtual host {wanted.vhost}", ["add_vhost", wanted.vhost])
+        typed = ["--default-queue-type", wanted.queue_type] if wanted.queue_type else []
+        yield Step(f"create the virtual host {wanted.vhost}", ["add_vhost", wanted.vhost, *typed])
+    elif _queue_type_is_due(wanted, definitions):
+        yield queue_type_step(wanted.vhost, wanted.queue_type)
     for user in wanted.users:
         if _permissions(wanted, user) != _found_permissions(wanted, user, definitions):
             yield _permission_step(wanted, user)
     for policy in wanted.policies:
         if _policy(wanted, policy) not in definitions.get("policies", ()):
-            words = ["set_policy", "--vhost", wanted.vhost, "--apply-to", policy["apply_to"], policy["name"]]
-            words += [policy["pattern"], json.dumps(policy["definition"])]
+            words = ["set_policy", "--vhost", wanted.vhost, "--priority", str(policy["priority"])]
+            words += ["--apply-to", policy["apply_to"], policy["name"], policy["pattern"]]
+            words += [json.dumps(policy["definition"])]
             yield Step(f"set the policy {policy['name']}", words)
     if _leaves_guest(wanted, definitions):
         yield Step("remove the user guest", ["delete_user", "guest"])
@@ -103,6 +142,7 @@ def shown(wanted: Wanted, definitions: dict[str, Any]) -> tuple[dict[str, Any], 
     before: dict[str, Any] = {
         "tags": {name: _tags(user) for name, user in found.items() if user},
         "vhost": wanted.vhost if wanted.vhost in [vhost["name"] for vhost in definitions.get("vhosts", ())] else None,
+        "queue_type": queue_type(definitions, wanted.vhost),
         "permissions": [row for user in wanted.users for row in _found_permissions(wanted, user, definitions)],
         "policies": [
             policy
@@ -114,12 +154,19 @@ def shown(wanted: Wanted, definitions: dict[str, Any]) -> tuple[dict[str, Any], 
     after: dict[str, Any] = {
         "tags": {user.name: user.tags for user in wanted.users},
         "vhost": wanted.vhost,
+        "queue_type": wanted.queue_type if _queue_type_is_due(wanted, definitions) else before["queue_type"],
         "permissions": [row for user in wanted.users for row in _permissions(wanted, user)],
         "policies": sorted((_policy(wanted, policy) for policy in wanted.policies), key=lambda policy: policy["name"]),
         "guest": before["guest"] and not _leaves_guest(wanted, definitions),
     }
     before["policies"].sort(key=lambda policy: policy["name"])
     return before, after
+
+
+def _queue_type_is_due(wanted: Wanted, definitions: dict[str, Any]) -> bool:
+    """Whether the virtual host gets another queue type; not while it has queues that could not be declared then."""
+    differs = wanted.queue_type not in ("", queue_type(definitions, wanted.vhost))
+    return differs and not classic_queues(definitions, wanted.vhost)
 
 
 def _leaves_guest(wanted: Wanted, definitions: dict[str, Any]) -> bool:
@@ -152,5 +199,5 @@ def _policy(wanted: Wanted, policy: dict[str, Any]) -> dict[str, Any]:
         "pattern": policy["pattern"],
         "apply-to": policy["apply_to"],
         "definition": policy["definition"],
-        "priority": 0,
+        "priority": policy["priority"],
     }

@@ -6,6 +6,7 @@ import base64
 import grp
 import json
 import os
+import pwd
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,11 @@ def _packed(content: bytes | None) -> str | None:
 
 def _unpacked(text: str | None) -> bytes | None:
     return None if text is None else base64.b64decode(text)
+
+
+def user_of(name: str) -> int:
+    """Return a user's number. Raises KeyError."""
+    return pwd.getpwnam(name).pw_uid
 
 
 def group_of(name: str) -> int:

@@ -248,6 +248,21 @@ class Host:
         """Whether RabbitMQ's service is active."""
         return self.booted and self._run(["systemctl", "is-active", "--quiet", SERVICE])[0] == 0
 
+    @property
+    def data_directory(self) -> Path | None:
+        """The directory in which each node has one of its own name, or None where one is named for all."""
+        return data_directory(self._settings)
+
+    @property
+    def abandoned_queues(self) -> list[str]:
+        """Where the host's node, which does not run, has queues: one entry, or none."""
+        base = self.data_directory
+        return [f"those in {base / self.node}"] if base and _has_queues(base / self.node) else []
+
+    def stop(self) -> None:
+        """Stop RabbitMQ, by the cookie that it runs with: with another one in place, nobody could tell it to."""
+        self._run(["systemctl", "stop", SERVICE])
+
     def restart(self, ports: Iterable[int]) -> str:
         """Start RabbitMQ, or stop it and start it again.
 

@@ -95,6 +95,7 @@ def test_quorum_queues_are_consumed_as_they_are(service: Service, broker: Broker
         channel.queue_declare("orders", durable=True, arguments={**quorum, "x-delivery-limit": 50})
         retry = {"x-message-ttl": 1000, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "orders"}
         channel.queue_declare("orders.retry.1s", durable=True, arguments={**quorum, **retry})
+        channel.queue_declare("orders.dead", durable=True, arguments=quorum)
     done = service.command("check")
     assert done.returncode == 0, done.stderr
     service.start()

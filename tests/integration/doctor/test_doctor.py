@@ -308,6 +308,25 @@ def test_a_queue_declared_otherwise(clinic: Clinic) -> None:
         expect(clinic, PLAIN, "healthy")
 
 
+def test_a_quorum_queue_that_drops_what_is_delivered_often(clinic: Clinic) -> None:
+    low = """rabbitmqctl set_policy --priority 9 low '^orders.dead$' '{"delivery-limit": 5}'"""
+    with ward(clinic, PLAIN, alone=True):
+        clinic.run(PLAIN, "systemctl stop dispatch")
+        with clinic.connected() as channel:
+            channel.queue_delete("orders.dead")
+            channel.queue_declare("orders.dead", durable=True, arguments={"x-queue-type": "quorum"})
+        clinic.run(BROKER, low)
+        clinic.run(PLAIN, RESTART)
+        try:
+            clinic.apply(PLAIN, expect(clinic, PLAIN, "delivery-limit", "after 5 deliveries")["fix"])
+            expect(clinic, PLAIN, "healthy")
+        finally:
+            clinic.run(BROKER, "rabbitmqctl clear_policy low; rabbitmqctl clear_policy orders.dead-delivery-limit")
+            with clinic.connected() as channel:
+                channel.queue_delete("orders.dead")
+            clinic.run(PLAIN, "systemctl restart dispatch")
+
+
 def test_a_host_that_does_not_consume_while_others_do(clinic: Clinic) -> None:
     # After many refusals the service waits long before it tries again, so it is idle although the cause is gone.
     with ward(clinic, PLAIN, alone=False):

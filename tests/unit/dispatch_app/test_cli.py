@@ -26,8 +26,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "run", "check", "drain", "publish", "orders", "dead", "dead list", "dead show", "dead replay", "dead purge",
-     "dead export", "dead import", "ledger", "ledger backup"],
+    ["", "run", "check", "drain", "publish", "move", "orders", "dead", "dead list", "dead show", "dead replay",
+     "dead purge", "dead export", "dead import", "ledger", "ledger backup"],
 )  # fmt: skip
 def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -34,7 +34,9 @@ class Broker:
         counts = self._counts.get(queue, [0])
         count = counts.pop(0) if len(counts) > 1 else counts[0]
         if count is None:
-            raise ChannelClosedByBroker(404, "NOT_FOUND")
+            raise ChannelClosedByBroker(404, f"NOT_FOUND - no queue '{queue}' in vhost '/'")
+        if count < 0:
+            raise ChannelClosedByBroker(404, f"NOT_FOUND - home node 'rabbit@b' of durable queue '{queue}' is down")
         return SimpleNamespace(method=SimpleNamespace(message_count=count, consumer_count=self._consumers))
 
     def sleep(self, seconds: float) -> None:
@@ -121,6 +123,11 @@ def test_the_service_is_asked_by_http_and_systemd_where_it_does_not_answer(
     assert drain.in_hand(SETTINGS) == 0
     pid = "4711"
     assert drain.in_hand(SETTINGS) is None
+
+
+def test_a_queue_whose_node_is_down_is_not_taken_for_empty(run: Any) -> None:
+    with pytest.raises(ChannelClosedByBroker, match="home node"):
+        run(Broker(orders_retry_1s=[-1]), None)
 
 
 def test_a_queue_that_does_not_exist_is_empty(run: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 from pika import exceptions
 
 from dispatch_app.amqp import envelope
+from dispatch_app.amqp.properties import RawProperties
 from dispatch_app.outbox import Outbox, Parcel
 from dispatch_app.settings import load
 
@@ -19,6 +20,8 @@ class Broker:
 
     is_open = True
     is_closing = is_closed = False
+    away = False  # the queue's node is down: a declaration is refused, and what is sent there comes back
+    returns = 0
 
     def __init__(self) -> None:
         self.params = self
@@ -38,14 +41,32 @@ class Broker:
 
     def confirm_delivery(self, confirm: Callable[[Any], None], callback: Callable[[Any], None]) -> None:
         self.confirm = confirm
-        callback(None)
+        if self.open:
+            callback(None)
 
     def add_on_close_callback(self, callback: Any) -> None:
         self.closed = callback
 
-    def basic_publish(self, _exchange: str, _queue: str, body: bytes, *_: Any, **__: Any) -> None:
+    def add_on_return_callback(self, callback: Any) -> None:
+        self.returned = callback
+
+    def queue_declare(self, name: str, *_: Any, callback: Callable[[Any], None], **__: Any) -> None:
+        if not self.open:
+            return
+        if self.away and name == "orders.dead":
+            self.open = False
+            error = exceptions.ChannelClosedByBroker(404, f"NOT_FOUND - home node of durable queue '{name}' is down")
+            self.timers.append(lambda: self.closed(self, error))
+        else:
+            callback(None)
+
+    def basic_publish(self, _exchange: str, _queue: str, body: bytes, props: RawProperties, *_: Any, **__: Any) -> None:
         self.sequence += 1
-        if self.open and len(body) > LONGEST:
+        if self.open and self.away:
+            self.returns += 1
+            self.timers.append(partial(self.returned, self, None, props, body))
+            self.timers.append(partial(self.confirmed, self.sequence))
+        elif self.open and len(body) > LONGEST:
             self.open, self.refusals = False, self.refusals + 1
             error = exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - message size is larger than max")
             self.timers.append(lambda: self.closed(self, error))
@@ -102,6 +123,20 @@ def test_an_order_is_never_cut_and_holds_no_other_back(sent: Any) -> None:
         broker.fire()
     assert broker.taken == [b"\0\0" + b"y" * 1000]  # with its properties in front
     assert done == [1000]
+
+
+def test_what_belongs_in_a_queue_that_is_away_is_held_until_it_is_back(sent: Any) -> None:
+    broker, send, done = sent
+    broker.away = True
+    send(b"an order")
+    for _ in range(20):
+        broker.fire()
+    assert done == []
+    assert broker.returns > 2
+    broker.away = False
+    for _ in range(10):
+        broker.fire()
+    assert done == [len(b"an order")]
 
 
 def test_what_is_cut_tells_of_the_whole() -> None:

@@ -1,4 +1,4 @@
-"""The order queue is taken as a quorum queue; what would lose orders is refused."""
+"""Queues are taken whatever their type, and one that is away is done without; what would lose orders is refused."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ def refusal(name: str, argument: str, code: int = 406) -> ChannelClosedByBroker:
 class Channel:
     """Stands for a channel of a broker whose queues have types of their own; it is closed by the first refusal."""
 
-    def __init__(self, types: dict[str, str]) -> None:
-        self._types = types
+    def __init__(self, types: dict[str, str], default: str) -> None:
+        self._types, self._default = types, default
         self.error: Exception | None = None
         self.declared: list[tuple[str, bool]] = []
 
     def queue_declare(
         self, name: str, passive: bool, arguments: dict[str, Any] | None, callback: Any, **_: Any
     ) -> None:
-        found = self._types.get(name, "classic")
+        found = self._types.get(name, self._default)
         if self.error:
             return
-        if not passive and (arguments or {}).get("x-queue-type", "classic") != found:
+        if found == "away":
+            self.error = ChannelClosedByBroker(404, f"NOT_FOUND - home node 'rabbit@b' of queue '{name}' is down")
+            return
+        if not passive and (arguments or {}).get("x-queue-type", self._default) != found:
             self.error = refusal(name, "x-queue-type")
             return
         self.declared.append((name, passive))
@@ -45,20 +48,26 @@ class Channel:
         return lambda *_, **__: None
 
 
-def declare(types: dict[str, str]) -> tuple[Channel, int]:
-    """Return the last channel, and how many it took."""
+def declare(types: dict[str, str], default: str = "classic") -> tuple[Channel, int]:
+    """Return the last channel, and how many it took, where new queues are of the type `default`."""
     declaration, count = topology.Declaration(SETTINGS), 0
     while True:
-        channel, count = Channel(types), count + 1
+        channel, count = Channel(types, default), count + 1
         declaration.send(channel)
         if channel.error is None or not declaration.can_go_on(channel.error):
             return channel, count
 
 
-def test_what_is_as_everywhere_takes_one_channel() -> None:
-    channel, count = declare({})
+@pytest.mark.parametrize("default", ["classic", "quorum"])
+def test_what_is_as_everywhere_takes_one_channel(default: str) -> None:
+    channel, count = declare({}, default)
     assert (channel.error, count) == (None, 1)
     assert not any(passive for _, passive in channel.declared)
+
+
+@pytest.mark.parametrize("arguments", topology.queues(SETTINGS).values())
+def test_no_type_is_asked_for_so_that_a_cluster_s_default_decides(arguments: dict[str, Any] | None) -> None:
+    assert "x-queue-type" not in (arguments or {})
 
 
 def test_an_order_queue_of_another_type_is_taken_as_it_is() -> None:
@@ -67,16 +76,32 @@ def test_an_order_queue_of_another_type_is_taken_as_it_is() -> None:
     assert [name for name, passive in channel.declared if passive] == ["orders"]
 
 
-def test_retry_queues_of_another_type_are_taken_and_still_lead_back() -> None:
-    channel, count = declare(dict.fromkeys(["orders", *topology.retry_queues(SETTINGS)], "quorum"))
-    assert (channel.error, count) == (None, 2 + len(RETRY_DELAYS))
-    for name in topology.retry_queues(SETTINGS):
-        assert (topology.ways(SETTINGS)[name][1].arguments or {})["x-dead-letter-routing-key"] == "orders"
+@pytest.mark.parametrize(("found", "default", "tries"), [("quorum", "classic", 1), ("classic", "quorum", 2)])
+def test_queues_of_another_type_are_taken_and_still_lead_back(found: str, default: str, tries: int) -> None:
+    channel, count = declare(dict.fromkeys(topology.queues(SETTINGS), found), default)
+    assert (channel.error, count) == (None, 3 + tries * len(RETRY_DELAYS))
+    passive = [name for name, passive in channel.declared if passive]
+    assert passive == ["orders", "orders.dead"]  # whatever their type; a retry queue's arguments are always compared
 
 
-def test_dead_letters_are_kept_in_no_quorum_queue() -> None:
-    channel, count = declare({"orders.dead": "quorum"})
-    assert (count, "orders.dead" in str(channel.error)) == (1, True)
+@pytest.mark.parametrize("types", [{}, {"orders.dead": "quorum"}])
+def test_queues_whose_node_is_down_are_done_without(types: dict[str, str]) -> None:
+    away = [name for name in topology.queues(SETTINGS) if name not in ("orders", *types)]
+    declaration = topology.Declaration(SETTINGS)
+    for _ in range(20):
+        channel = Channel({**types, **dict.fromkeys(away, "away")}, "classic")
+        declaration.send(channel)
+        if channel.error is None:
+            break
+        assert declaration.can_go_on(channel.error)
+    assert list(declaration.away) == away
+    assert [name for name, _ in channel.declared] == ["orders", *types]
+    assert all("rabbit@b" in why for why in declaration.away.values())
+
+
+def test_without_the_order_queue_nothing_goes_on() -> None:
+    channel, count = declare({"orders": "away"})
+    assert (count, "'orders'" in str(channel.error)) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +124,7 @@ def test_what_would_lose_orders_is_refused(error: Exception) -> None:
 
 def test_after_the_declaration_nothing_is_sent_again() -> None:
     declaration = topology.Declaration(SETTINGS)
-    declaration.send(Channel({}))
+    declaration.send(Channel({}, "classic"))
     assert not declaration.can_go_on(refusal("orders", "x-queue-type"))
 
 

@@ -22,6 +22,8 @@ WANTED: dict[str, Any] = {
     "ca": "a CA",
     "certificate": "a certificate",
     "key": "a key",
+    "cluster": "",
+    "cookie": "",
     "addresses": {},
     "only_check": False,
 }
@@ -35,7 +37,9 @@ class Host:
     def __init__(self, etc: Path) -> None:
         self.etc, self.running, self.poison = etc, True, "poison"
         self.done: list[str] = []
+        self.all_done: list[str] = []  # with what concerns the other nodes of its cluster
         self.unknown_plugins, self.taken = False, 0
+        self.needed = False  # by the other nodes of its cluster
 
     def refuse_renamed(self) -> None: ...
 
@@ -47,8 +51,20 @@ class Host:
         if self.unknown_plugins:
             raise RefusedError("an unknown plugin")
 
+    def step_aside(self) -> None:
+        if self.needed:
+            raise RefusedError("the others can't do without it")
+        self.all_done.append("step aside")
+
+    def stop(self) -> None:
+        self.all_done.append("stop")
+
+    def come_back(self) -> None:
+        self.all_done.append("come back")
+
     def restart(self, ports: list[int]) -> str:
         self.done.append("restart")
+        self.all_done.append("restart")
         self.running = not any(self.poison in file.read_text() for file in self.etc.rglob("*.*") if file.is_file())
         if not self.running:
             return "BOOT FAILED: poison"
@@ -65,7 +81,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(configuration, "SETTINGS", tmp_path / "conf.d")
     monkeypatch.setattr(configuration, "CERTIFICATES", tmp_path / "tls")
     monkeypatch.setattr(configuration, "PREVIOUS", tmp_path / ".previous.json")
+    monkeypatch.setattr(configuration, "COOKIE", tmp_path / "cookie")
     monkeypatch.setattr(configuration, "group_of", lambda _: os.getgid())
+    monkeypatch.setattr(configuration, "user_of", lambda _: os.getuid())
     for name in ("chown", "fchown"):
         monkeypatch.setattr(os, name, lambda *_: None)
     # Files are root's on a host; here they are whoever's runs the tests.
@@ -192,3 +210,57 @@ def test_a_file_that_others_may_read_differs(host: Host) -> None:
     wanted = File(key, b"a key", 0o640, os.getuid(), os.getgid(), secret=True)
     assert differing([wanted]) == [wanted]
     assert found(wanted).shown == "(not shown)\n"
+
+
+CLUSTER = """# ours
+cluster_formation.classic_config.nodes.1 = rabbit@a
+cluster_partition_handling = pause_minority
+"""
+
+
+def test_a_member_hands_over_before_it_is_restarted_and_waits_for_the_others_after(host: Host) -> None:
+    settle(host, cluster=CLUSTER)
+    assert host.all_done == ["step aside", "restart", "come back"]
+    assert (host.etc / "conf.d/32-roboshop-cluster.conf").read_text() == CLUSTER
+
+
+def test_a_member_that_the_others_can_t_do_without_is_left_as_it_is(host: Host) -> None:
+    settle(host)
+    before, host.needed = contents(host.etc), True
+    with pytest.raises(RefusedError, match="can't do without it"):
+        settle(host, cluster=CLUSTER)
+    assert contents(host.etc) == before
+    assert host.done == ["restart"]
+
+
+def test_a_node_more_in_the_inventory_restarts_no_other(host: Host) -> None:
+    settle(host, cluster=CLUSTER)
+    host.done.clear()
+    more = CLUSTER + "cluster_formation.classic_config.nodes.2 = rabbit@b\n"
+    result = settle(host, cluster=more)
+    assert (result["changed"], result["restarted"], host.done) == (True, False, [])
+    assert (host.etc / "conf.d/32-roboshop-cluster.conf").read_text() == more
+    settle(host, cluster=more.replace("pause_minority", "autoheal"))
+    assert host.done == ["restart"]
+
+
+def test_a_node_is_stopped_by_the_cookie_it_runs_with_and_nobody_else_can_read_the_new_one(host: Host) -> None:
+    (host.etc / "cookie").write_text("OLD")
+    result = settle(host, cookie="NEWCOOKIE")
+    assert host.all_done == ["step aside", "stop", "restart", "come back"]
+    assert (host.etc / "cookie").read_text() == "NEWCOOKIE"
+    assert stat.S_IMODE((host.etc / "cookie").stat().st_mode) == 0o400
+    assert "COOKIE" not in json.dumps(result["diff"])
+    assert not settle(host, cookie="NEWCOOKIE")["changed"]
+    host.running = False  # and so it is before it has ever started
+    (host.etc / "cookie").unlink()
+    host.all_done.clear()
+    settle(host, cookie="NEWCOOKIE")
+    assert host.all_done == ["restart", "come back"]
+
+
+def test_the_cookie_that_it_ran_with_comes_back_where_rabbitmq_does_not_boot(host: Host) -> None:
+    (host.etc / "cookie").write_text("OLD")
+    with pytest.raises(RefusedError, match="the previous one is back"):
+        settle(host, cookie="NEW", tls="poison")
+    assert (host.etc / "cookie").read_text() == "OLD"

@@ -22,6 +22,8 @@ GOOD: dict[str, Any] = {
     "rabbitmq_vhost": "/",
     "rabbitmq_names": ["robot-shop", "orders"],
     "rabbitmq_plugins": ["rabbitmq_management"],
+    "rabbitmq_cluster": None,
+    "rabbitmq_cluster_hosts": ["mq"],
     "rabbitmq_policies": [{"name": "limit", "pattern": "^orders$", "definition": {"max-length": 1000}}],
     "rabbitmq_management_address": "",
     "rabbitmq_prometheus_address": "::1",
@@ -76,6 +78,13 @@ def test_good_values_have_no_fault() -> None:
             {"rabbitmq_policies": [{"name": "x", "pattern": "x", "definition": {"a": 1}, "apply_to": "queue"}]},
             "The policy x .* applies to queue. Choose of queues",
         ),
+        (
+            {"rabbitmq_policies": [{"name": "x", "pattern": "x", "definition": {"a": 1}, "priority": "high"}]},
+            "The policy x .* has the priority 'high'",
+        ),
+        ({"rabbitmq_cluster_hosts": "a,b"}, "rabbitmq_cluster_hosts is 'a,b', which is no list"),
+        ({"rabbitmq_cluster_hosts": ["a", "b"]}, "There are several brokers, a, b, .* Set rabbitmq_cluster: true"),
+        ({"rabbitmq_cluster": True}, "rabbitmq_cluster_hosts is mq, without broker"),
         ({"rabbitmq_management_address": "localhost"}, "rabbitmq_management_address is 'localhost', which is no IP"),
         ({"rabbitmq_prometheus_address": "10.0.1"}, "rabbitmq_prometheus_address is '10.0.1', which is no IP"),
         ({"rabbitmq_clear_listener": False}, "RabbitMQ would listen nowhere"),
@@ -94,6 +103,11 @@ def test_a_bad_value_is_named_with_what_to_do(changed: dict[str, Any], said: str
     # Every fault has a next step behind it.
     assert fault.endswith(".") or "ansible-vault create" in fault or '"…"' in fault or "[first, second]" in fault
     assert "hunter22" not in fault
+
+
+def test_several_brokers_may_be_said_to_be_one_or_each_its_own() -> None:
+    for cluster in (True, False):
+        assert found(rabbitmq_cluster=cluster, rabbitmq_cluster_hosts=["broker", "mq"]) == []
 
 
 def test_all_faults_are_said_at_once() -> None:

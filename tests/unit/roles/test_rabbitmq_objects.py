@@ -15,12 +15,13 @@ import pytest
 from ansible.module_utils.rabbitmq_definitions import User, Wanted, password_fits, shown, steps
 from ansible.module_utils.rabbitmq_host import RefusedError
 
+definitions = importlib.import_module("ansible.module_utils.rabbitmq_definitions")
 objects = importlib.import_module("roles.rabbitmq.library.rabbitmq_objects")
 
 UNUSUAL = "9f8e7d6c"
 PASSWORD = "orders"  # noqa: S105 - one that other values hold, too, as a careless user's does
 PERMISSIONS = {"configure": "^orders$", "write": "^(orders|amq\\.default)$", "read": "^orders$"}
-POLICY = {"name": "limit", "pattern": "^orders$", "apply_to": "queues", "definition": {"max-length": 5}}
+POLICY = {"name": "limit", "pattern": "^orders$", "apply_to": "queues", "priority": 0, "definition": {"max-length": 5}}
 SERVICES = User("roboshop", PASSWORD, ["monitoring"], PERMISSIONS)
 WATCH = User("watch", "look", ["monitoring"])
 WANTED = Wanted([SERVICES], "/", [POLICY], True)
@@ -64,11 +65,14 @@ class Node:
     def __init__(self, definitions: dict[str, Any], refused: str = "", altered: str = "", lets_in: bool = True) -> None:
         self.definitions, self.refused, self.altered = copy.deepcopy(definitions), refused, altered
         self.lets_in = lets_in
+        self.new = True  # of a version that has every command
         self.ran: list[tuple[list[str], str | None]] = []
 
     def run_command(self, argv: list[str], data: str | None, **_: object) -> tuple[int, str, str]:
         if argv[-2:] == ["export_definitions", "-"]:
             return 0, json.dumps(self.definitions), ""
+        if argv[1] == "help":
+            return (0 if self.new else 64), "", ""
         if argv[1] == "authenticate_user":
             return (0 if self.lets_in else 1), "", ""
         self.ran.append((argv[1:], data))
@@ -214,3 +218,70 @@ def test_the_module_fails_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(SystemExit):
         objects.main()
     assert failed[0].startswith("rabbitmqctl can't reach RabbitMQ's node on this host.")
+
+
+CLUSTER = dataclasses.replace(WANTED, queue_type="quorum")
+ORDERS = {"name": "orders", "vhost": "/", "durable": True, "auto_delete": False, "arguments": {}}
+
+
+@pytest.mark.parametrize(("new", "command"), [(True, "update_vhost_metadata"), (False, "eval")])
+def test_new_queues_of_a_cluster_are_quorum_queues(new: bool, command: str) -> None:
+    node = Node(SETTLED)
+    node.new = new
+    result = settle(node, CLUSTER)
+    assert [words[0] for words, _ in node.ran] == [command]
+    assert "quorum" in " ".join(node.ran[0][0])
+    assert (result["classic"], result["diff"]["after"]["queue_type"]) == ([], "quorum")
+
+
+def test_a_virtual_host_of_a_name_that_is_not_ascii_is_named_to_erlang_by_its_octets() -> None:
+    step = definitions.queue_type_step('\u00fc"', "quorum")
+    assert step.otherwise
+    assert "<<195,188,34>>" in step.otherwise[1]
+
+
+def test_a_new_virtual_host_of_a_cluster_has_the_type_from_the_start() -> None:
+    node = Node(SETTLED)
+    settle(node, dataclasses.replace(CLUSTER, vhost="shop"))
+    assert ["add_vhost", "shop", "--default-queue-type", "quorum"] in [words for words, _ in node.ran]
+
+
+@pytest.mark.parametrize(
+    ("queue", "kept"),
+    [
+        (ORDERS, ["orders"]),
+        ({**ORDERS, "arguments": {"x-queue-type": "classic"}}, ["orders"]),
+        ({**ORDERS, "arguments": {"x-queue-type": "quorum"}}, []),
+        ({**ORDERS, "vhost": "other"}, []),
+        ({**ORDERS, "durable": False}, []),
+        ({**ORDERS, "auto_delete": True}, []),
+    ],
+)
+def test_the_type_stays_while_a_service_could_not_declare_its_queue_any_more(
+    queue: dict[str, Any], kept: list[str]
+) -> None:
+    node = Node({**SETTLED, "queues": [queue]})
+    result = settle(node, CLUSTER)
+    assert result["classic"] == kept
+    assert bool(node.ran) == result["changed"] == (not kept)
+    assert result["diff"]["after"]["queue_type"] == ("classic" if kept else "quorum")
+
+
+@pytest.mark.parametrize("where", [{"metadata": {"default_queue_type": "quorum"}}, {"default_queue_type": "quorum"}])
+def test_a_type_that_is_set_is_left_alone(where: dict[str, Any]) -> None:
+    node = Node({**SETTLED, "vhosts": [{"name": "/", **where}]})
+    result = settle(node, CLUSTER)
+    assert (node.ran, result["changed"]) == ([], False)
+    assert result["diff"]["before"] == result["diff"]["after"]
+
+
+def test_without_a_cluster_the_type_is_nobody_s_business() -> None:
+    node = Node({**SETTLED, "vhosts": [{"name": "/", "metadata": {"default_queue_type": "quorum"}}]})
+    assert (settle(node)["changed"], node.ran) == (False, [])
+
+
+def test_a_policy_has_its_priority() -> None:
+    node = Node(SETTLED)
+    settle(node, dataclasses.replace(WANTED, policies=[{**POLICY, "priority": 3}]))
+    ((words, _),) = node.ran
+    assert words[words.index("--priority") + 1] == "3"

@@ -14,7 +14,7 @@ FILES = sorted([*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/handlers/
 LIBRARY = {file.stem: file.read_text() for file in ROOT.glob("roles/*/library/*.py")}
 # What a task says of a secret: the variables that hold one, alone or among others, and the key beside a certificate.
 SECRET = re.compile(
-    r"dispatch_amqp_password|payment_amqp_password|rabbitmq_password|__rabbitmq_services|dispatch_amqp_tls_key|app_service_wanted|app_release_index_url"
+    r"dispatch_amqp_password|payment_amqp_password|rabbitmq_password|__rabbitmq_services|__rabbitmq_cookie|dispatch_amqp_tls_key|app_service_wanted|app_release_index_url"
     r"|lookup\(.*'\.key'"
 )
 INHERITED = ("delegate_to", "connection", "become")
@@ -62,6 +62,7 @@ def test_a_secret_goes_to_modules_alone_that_mask_it() -> None:
         "app_switch",
         "rabbitmq_objects",
         "rabbitmq_configuration",
+        "rabbitmq_node",
     }
     for module, option, file in given:
         assert module in LIBRARY, (file, module)

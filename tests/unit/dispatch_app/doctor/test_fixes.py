@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ QUOTED = {
     "port", "found.pid", "where", "vhost", "own", "closed", "venv", "install", "remove", "add", "edit", "old", "aside",
     "mode", "find", "group", "arguments", "address", "pip", "wheels", "without", "interpreter", "allow", "fix",
     "path.name", "line", "bind", "replaced", "rule", "inode",
-    "moved", "holds",
+    "moved", "holds", "raised", "called", "pattern", "definition",
 }  # fmt: skip
 
 
@@ -116,7 +117,9 @@ def test_a_closed_security_group_is_named_on_ec2_and_the_firewall_elsewhere() ->
         ("a b", {"x-queue-type": "quorum"}, True),
         ("a b", {"x-queue-type": "quorum", "x-delivery-limit": -1}, True),
         ("a b", {"x-max-length": 5}, False),
-        ("a b.dead", {"x-queue-type": "quorum"}, False),
+        ("a b.dead", {"x-queue-type": "quorum"}, True),
+        ("a b.dead", {"x-queue-type": "quorum", "x-max-length": 5}, False),
+        ("a b.retry.1s", {**(topology.queues(SETTINGS)["a b.retry.1s"] or {}), "x-queue-type": "classic"}, True),
         ("a b.retry.1s", {**(topology.queues(SETTINGS)["a b.retry.1s"] or {}), "x-queue-type": "quorum"}, True),
         ("a b.retry.1s", {"x-queue-type": "quorum"}, False),
     ],
@@ -127,6 +130,36 @@ def test_the_doctor_refuses_what_the_service_refuses(name: str, arguments: dict[
         return {"arguments": given or {}, "durable": True, "auto_delete": False}
 
     assert (queues.declared_otherwise(case(queue=queue)) is None) == fine
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "argument", "policy", "told"),
+    [
+        ((3, 10, 8), "quorum", None, {}, None),  # which has no limit of its own
+        ((3, 10, 8), "quorum", None, {"delivery-limit": 5}, "after 5 deliveries"),
+        ((4, 0, 5), "quorum", None, {}, "after 20 deliveries"),
+        ((4, 0, 5), "quorum", None, {"delivery-limit": 1_000_000_000}, None),
+        ((4, 0, 5), "quorum", None, {"delivery-limit": -1}, None),
+        ((4, 0, 5), "quorum", 7, {}, None),  # which is wanted so
+        ((4, 0, 5), "classic", None, {}, None),
+    ],
+)
+def test_a_limit_of_deliveries_is_lifted_by_a_policy_that_keeps_what_another_sets(
+    version: tuple[int, ...], kind: str, argument: int | None, policy: dict[str, Any], told: str | None
+) -> None:
+    def queue(name: str) -> dict[str, Any] | None:
+        arguments = {} if argument is None else {"x-delivery-limit": argument}
+        effective = {**policy, "dead-letter-exchange": AWKWARD}
+        found = {"type": kind, "arguments": arguments, "effective_policy_definition": effective}
+        return found if name == "a b.dead" else None
+
+    finding = queues.delivery_limit(case(queue=queue, version=version))
+    assert (finding and finding.evidence) == (told and f"quorum queue a b.dead gives a message up {told}")
+    if finding:
+        *_, pattern, definition = words(finding.command)
+        assert re.match(pattern, "a b.dead")
+        assert not re.match(pattern, "a bXdead")
+        assert json.loads(definition) == {"delivery-limit": 1_000_000_000, "dead-letter-exchange": AWKWARD}
 
 
 @pytest.mark.parametrize(

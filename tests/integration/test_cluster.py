@@ -1,0 +1,388 @@
+"""A cluster of three brokers: made, broken and changed while orders come in, and none of them is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pika
+import pytest
+from docker.models.containers import Container
+from pika import exceptions
+
+from tests.integration.conftest import order, until
+from tests.lab import engine, image
+from tests.lab.ansible import ROOT, Run, playbook
+from tests.lab.hosts import Host, Lab, execute
+from tests.lab.inventory import copied
+
+pytestmark = pytest.mark.long
+
+DISTRIBUTION = os.environ.get("DISPATCH_TEST_CLUSTER", image.DEFAULT)
+NODES = ("cluster-broker-1", "cluster-broker-2", "cluster-broker-3")
+DISPATCH = "cluster-dispatch"
+PORTS = (22771, 22772, 22773)
+OWN = ("orders", "orders.dead", "orders.retry.1s", "orders.retry.5s", "orders.retry.30s", "orders.retry.120s",
+       "orders.retry.300s")  # fmt: skip
+_REMARKS: list[str] = []
+
+
+class Payment:
+    """Publishes orders one after another, each until a broker has confirmed it; transient, as payment does."""
+
+    def __init__(self, password: str) -> None:
+        self._login = pika.PlainCredentials("roboshop", password)
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._publish)
+        self.confirmed: list[str] = []
+        self.longest = 0.0  # seconds between two confirms
+        self.trouble: BaseException | None = None
+
+    def __enter__(self) -> Payment:
+        self._thread.start()
+        until(lambda: len(self.confirmed) > 50)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._thread.join(60)
+        assert self.trouble is None, self.trouble
+
+    def _publish(self) -> None:
+        ports, last, body = itertools.cycle(PORTS), time.monotonic(), order()
+        properties = pika.BasicProperties(headers={})
+        try:
+            while not self._ends.is_set():
+                with contextlib.suppress(exceptions.AMQPError, OSError), self._channel(next(ports)) as channel:
+                    while not self._ends.is_set():
+                        message = json.dumps(body).encode()
+                        channel.basic_publish("robot-shop", "orders", message, properties, mandatory=True)
+                        now = time.monotonic()
+                        self.longest, last = max(self.longest, now - last), now
+                        self.confirmed.append(body["orderid"])
+                        body = order()
+                        self._ends.wait(0.002)
+        except BaseException as error:
+            self.trouble = error
+
+    @contextlib.contextmanager
+    def _channel(self, port: int) -> Iterator[Any]:
+        parameters = pika.ConnectionParameters(
+            "127.0.0.1", port, credentials=self._login, socket_timeout=1, stack_timeout=3, heartbeat=4
+        )
+        connection = pika.BlockingConnection(parameters)
+        try:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.exchange_declare("robot-shop", "direct", durable=True)
+            yield channel
+        finally:
+            if connection.is_open:
+                connection.close()
+
+
+class Cluster:
+    """The hosts, and the inventory that makes them one cluster with a Dispatch host."""
+
+    def __init__(self, client: docker.DockerClient, lab: Lab, inventory: Path, password: str) -> None:
+        self.client, self.lab, self.inventory, self.password = client, lab, inventory, password
+
+    def host(self, name: str) -> Container:
+        return self.client.containers.get(name)
+
+    def run(self, name: str, script: str) -> str:
+        code, output = execute(self.host(name), "sh", "-c", script)
+        assert code == 0, f"{script} on {name}: {output}"
+        return output
+
+    def playbook(self, name: str, *arguments: str, **variables: object) -> Run:
+        return playbook(name, *arguments, "-e", json.dumps(variables), inventory=self.inventory)
+
+    def provision(self, **variables: object) -> Run:
+        run = self.playbook("rabbitmq", **variables)
+        assert run.code == 0, run.output
+        return run
+
+    def ctl(self, *words: str, name: str = NODES[0]) -> Any:
+        command = ("rabbitmqctl", "--quiet", "--formatter", "json", *words)
+        code, output = execute(self.host(name), *command)
+        assert code == 0, f"{' '.join(command)} on {name}: {output}"
+        return json.loads(output)
+
+    def types(self) -> dict[str, str]:
+        rows = self.ctl("list_queues", "name", "type")
+        return {row["name"]: "quorum" if "quorum" in row["type"] else "classic" for row in rows}
+
+    def homes(self) -> dict[str, str]:
+        """The host on which each classic queue lives."""
+        rows = self.ctl("list_queues", "name", "pid")
+        return {row["name"]: row["pid"].partition("@")[2].partition(".")[0] for row in rows}
+
+    def publish(self, *bodies: bytes) -> None:
+        """Publish by a broker that is up, each until it is confirmed."""
+        login = pika.PlainCredentials("roboshop", self.password)
+        port = next(port for name, port in zip(NODES, PORTS, strict=True) if self.up(name))
+        with contextlib.closing(
+            pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port, credentials=login))
+        ) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            for body in bodies:
+                channel.basic_publish("robot-shop", "orders", body, pika.BasicProperties(headers={}), mandatory=True)
+
+    def up(self, name: str) -> set[str]:
+        with contextlib.suppress(AssertionError, ValueError, docker.errors.APIError):
+            return set(self.ctl("cluster_status", name=name)["running_nodes"])
+        return set()
+
+    def await_whole(self) -> None:
+        until(lambda: all(len(self.up(name)) == len(NODES) for name in NODES), 120)
+
+    def dispatched(self) -> dict[str, float]:
+        """When each order was dispatched, by its id."""
+        script = (
+            "import json, sqlite3; db = sqlite3.connect('file:/var/lib/dispatch/ledger.db?mode=ro', uri=True); "
+            "print(json.dumps(dict(db.execute('SELECT id, dispatched_at FROM orders'))))"
+        )
+        code, output = execute(self.host(DISPATCH), "python3", "-c", script)
+        assert code == 0, output
+        return {key: moment / 1000 for key, moment in json.loads(output).items()}
+
+    @contextlib.contextmanager
+    def reckoned(self, what: str) -> Iterator[Payment]:
+        """Publish while the block runs; afterwards every confirmed order has to be dispatched."""
+        with Payment(self.password) as payment:
+            yield payment
+            seen = len(payment.confirmed)
+            until(lambda: len(payment.confirmed) > seen + 100, 60)
+        wanted, before = set(payment.confirmed), time.monotonic()
+        until(lambda: wanted <= self.dispatched().keys(), 60)
+        moments = sorted(moment for key, moment in self.dispatched().items() if key in wanted)
+        gap = max(later - earlier for earlier, later in itertools.pairwise(moments))
+        assert self.dead() == 0
+        _REMARKS.append(
+            f"{DISTRIBUTION}, {what}: {len(wanted)} confirmed, 0 lost; longest gap between confirms "
+            f"{payment.longest:.2f} s, between dispatches {gap:.2f} s, the last after {time.monotonic() - before:.1f} s"
+        )
+        print(_REMARKS[-1])
+
+    def dead(self) -> int:
+        """How many dead letters wait; none is meant to."""
+        rows = self.ctl("list_queues", "name", "messages", name=next(name for name in NODES if self.up(name)))
+        return next(int(row["messages"]) for row in rows if row["name"] == "orders.dead")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    directory = tmp_path_factory.mktemp("cluster")
+    brokers = (
+        Host(name, "rabbitmq", 22721 + number, ((5672, port),))
+        for number, (name, port) in enumerate(zip(NODES, PORTS, strict=True))
+    )
+    lab = Lab("cluster", directory / ".lab", (*brokers, Host(DISPATCH, "dispatch", 22729)))
+    client = engine.connect(ROOT / ".lab")
+    lab.down(client)
+    lab.up(client, image.ensure(client, DISTRIBUTION))
+    password = uuid.uuid4().hex
+    (lab.state / "amqp_password").write_text(password + "\n")
+    made = Cluster(client, lab, copied(lab, directory, ",".join(NODES), cluster=True), password)
+    run = made.playbook("site", "-vvv", "--diff")
+    assert run.code == 0, run.output
+    cookie = (lab.state / "erlang.cookie").read_text().strip()
+    assert password not in run.output
+    assert cookie not in run.output
+    until(lambda: made.types().keys() >= {*OWN}, 30)
+    yield made
+    print("\n".join(_REMARKS))
+    lab.down(client)
+    client.close()
+
+
+def test_three_hosts_are_one_cluster_of_quorum_queues_and_a_second_run_changes_nothing(cluster: Cluster) -> None:
+    told = cluster.ctl("cluster_status")
+    assert sorted(told["disk_nodes"]) == sorted(told["running_nodes"]) == [f"rabbit@{name}" for name in NODES]
+    assert cluster.types() == dict.fromkeys(OWN, "quorum")
+    for row in cluster.ctl("list_queues", "name", "members", "policy"):
+        assert len(row["members"]) == len(NODES), row
+        assert row["policy"] in ("orders-delivery-limit", "orders-own-delivery-limit"), row
+    for name in NODES:
+        assert cluster.run(name, "stat -c %a:%U /var/lib/rabbitmq/.erlang.cookie") == "400:rabbitmq"
+    run = cluster.playbook("site")
+    assert (run.code, run.changed) == (0, 0), run.output
+
+
+def test_some_hosts_without_the_others_are_refused(cluster: Cluster) -> None:
+    run = cluster.playbook("rabbitmq", "--limit", NODES[1])
+    assert run.code != 0
+    said = " ".join(run.output.split())
+    assert f"{NODES[0]}, {NODES[2]} of the same cluster are not in this play" in said
+
+
+def test_a_broker_is_killed(cluster: Cluster) -> None:
+    leader = cluster.ctl("list_queues", "name", "leader")
+    node = next(row["leader"] for row in leader if row["name"] == "orders").partition("@")[2]
+    with cluster.reckoned("the leader's broker killed, and started again") as payment:
+        cluster.host(node).kill()
+        seen = len(payment.confirmed)
+        until(lambda: len(payment.confirmed) > seen + 300, 60)
+        cluster.host(node).start()
+        cluster.await_whole()
+
+
+def test_a_change_of_configuration_goes_over_the_nodes_one_at_a_time(cluster: Cluster) -> None:
+    fewest, ends = [len(NODES)], threading.Event()
+
+    def watch() -> None:
+        while not ends.is_set():
+            sizes = [len(cluster.up(name)) for name in NODES]
+            # A node that is down tells nothing, and the others see one less.
+            fewest.append(max(sizes))
+
+    watcher = threading.Thread(target=watch)
+    more = ["rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_top"]
+    with cluster.reckoned("a change of configuration over all nodes"):
+        watcher.start()
+        run = cluster.provision(rabbitmq_plugins=more)
+        ends.set()
+        watcher.join(60)
+    assert [run.recap[name]["changed"] for name in NODES] == [1, 1, 1], run.output
+    assert min(fewest) == len(NODES) - 1
+    assert cluster.provision(rabbitmq_plugins=more).changed == 0
+    cluster.provision()
+
+
+def test_transient_messages_survive_all_brokers(cluster: Cluster) -> None:
+    cluster.run(DISPATCH, "systemctl stop dispatch")
+    with Payment(cluster.password) as payment:
+        until(lambda: len(payment.confirmed) > 1000, 60)
+    for name in NODES:
+        cluster.host(name).kill()
+    for name in NODES:
+        cluster.host(name).start()
+    cluster.await_whole()
+    cluster.run(DISPATCH, "systemctl start dispatch")
+    until(lambda: {*payment.confirmed} <= cluster.dispatched().keys(), 90)
+    print(f"{DISTRIBUTION} all three killed: {len(payment.confirmed)} transient orders kept, lost 0")
+
+
+def test_a_node_that_runs_is_not_forgotten(cluster: Cluster) -> None:
+    run = cluster.playbook("forget_broker", broker=NODES[2])
+    assert run.code != 0
+    assert f"rabbit@{NODES[2]} runs" in " ".join(run.output.split())
+
+
+def test_a_broker_that_is_gone_is_forgotten_and_a_new_one_joins(cluster: Cluster) -> None:
+    name = NODES[2]
+    with cluster.reckoned("a broker gone for good, forgotten, and a new one in its place"):
+        cluster.host(name).remove(force=True, v=True)
+        until(lambda: len(cluster.up(NODES[0])) == len(NODES) - 1, 60)
+        running = [cluster.run(node, "systemctl show -P MainPID rabbitmq-server") for node in NODES[:2]]
+        for _ in range(2):
+            run = cluster.playbook("forget_broker", broker=name)
+            assert run.code == 0, run.output
+        assert run.changed == 0
+        assert len(cluster.ctl("cluster_status")["disk_nodes"]) == len(NODES) - 1
+        cluster.lab.up(cluster.client, image.ensure(cluster.client, DISTRIBUTION))
+        cluster.provision()
+    # Another node in the inventory restarts no other.
+    assert running == [cluster.run(node, "systemctl show -P MainPID rabbitmq-server") for node in NODES[:2]]
+    for row in cluster.ctl("list_queues", "name", "members"):
+        assert len(row["members"]) == len(NODES), row
+    assert cluster.provision().changed == 0
+
+
+def test_a_classic_queue_whose_node_is_down_holds_what_belongs_there_and_stops_no_order(cluster: Cluster) -> None:
+    make_classic(cluster)
+    while (homes := cluster.homes())["orders.dead"] == homes["orders"]:
+        make_classic(cluster)
+    away, published = homes["orders.dead"], order()
+    cluster.host(away).kill()
+    cluster.run(DISPATCH, "systemctl restart dispatch")
+    cluster.publish(json.dumps(published).encode(), b"no order", json.dumps(order()).encode())
+    until(lambda: published["orderid"] in cluster.dispatched(), 60)
+    told = "curl --silent http://127.0.0.1:9672/readyz || true"
+    until(lambda: "can't be put in orders.dead" in cluster.run(DISPATCH, told), 30)
+    journal = cluster.run(DISPATCH, "journalctl -u dispatch -n 200 -o cat")
+    assert "orders.dead can't be used for now" in journal
+    more = order()
+    cluster.publish(json.dumps(more).encode())
+    until(lambda: more["orderid"] in cluster.dispatched(), 30)
+    cluster.host(away).start()
+    cluster.await_whole()
+    until(lambda: cluster.dead() == 1, 60)
+    until(lambda: cluster.run(DISPATCH, told).strip() == "consuming", 30)
+
+
+def test_classic_queues_become_quorum_queues(cluster: Cluster) -> None:
+    make_classic(cluster)
+    assert cluster.types() == dict.fromkeys(OWN, "classic")
+    warned = cluster.provision()
+    assert "playbooks/quorum.yml makes them quorum queues" in " ".join(warned.output.split())
+    assert warned.changed == 0
+    with cluster.reckoned("classic queues become quorum queues"):
+        run = cluster.playbook("quorum")
+        assert run.code == 0, run.output
+        _REMARKS.append(next(line.strip() for line in run.output.splitlines() if "Orders went aside" in line))
+    assert cluster.types() == dict.fromkeys(OWN, "quorum")
+    assert cluster.playbook("quorum").changed == 0
+    assert cluster.provision().changed == 0
+    assert "roboshop-migration" not in [user["user"] for user in cluster.ctl("list_users")]
+
+
+def test_a_migration_that_dispatch_does_not_follow_is_undone(cluster: Cluster) -> None:
+    make_classic(cluster)
+    pid = cluster.run(DISPATCH, "systemctl show -P MainPID dispatch")
+    with cluster.reckoned("a migration that is undone"):
+        with held(cluster):
+            run = cluster.playbook("quorum", rabbitmq_quorum_seconds=5)
+        assert run.code != 0
+        assert "Orders still wait after 5 s" in " ".join(run.output.split()), run.output
+    assert cluster.types() == dict.fromkeys(OWN, "classic")
+    assert cluster.run(DISPATCH, "systemctl show -P MainPID dispatch") == pid
+    run = cluster.playbook("quorum")
+    assert run.code == 0, run.output
+    assert cluster.types() == dict.fromkeys(OWN, "quorum")
+
+
+def make_classic(cluster: Cluster) -> None:
+    """Make the cluster's queues what they are on a broker that was alone."""
+    cluster.run(DISPATCH, "systemctl stop dispatch")
+    for name in cluster.types():
+        cluster.run(NODES[0], f"rabbitmqctl delete_queue {name}")
+    change = 'rabbit_vhost:update_metadata(<<47>>, fun(M) -> M#{default_queue_type => <<"classic">>} end)'
+    evaluated = f"rabbit_misc:execute_mnesia_transaction(fun() -> {change} end), ok."
+    known = execute(cluster.host(NODES[0]), "rabbitmqctl", "help", "update_vhost_metadata")[0] == 0
+    if known:
+        cluster.run(NODES[0], "rabbitmqctl update_vhost_metadata / --default-queue-type classic")
+    else:
+        cluster.run(NODES[0], f"rabbitmqctl eval '{evaluated}'")
+    cluster.run(DISPATCH, "systemctl start dispatch")
+    until(lambda: cluster.types().keys() >= {*OWN}, 30)
+
+
+@contextlib.contextmanager
+def held(cluster: Cluster) -> Iterator[None]:
+    """Hold one order, unacknowledged, on a connection of another consumer."""
+    login = pika.PlainCredentials("roboshop", cluster.password)
+    connection = pika.BlockingConnection(
+        pika.ConnectionParameters("127.0.0.1", PORTS[0], credentials=login, heartbeat=0)
+    )
+    channel = connection.channel()
+    channel.basic_qos(prefetch_count=1)
+    taken: list[object] = []
+    channel.basic_consume("orders", lambda *delivery: taken.append(delivery))
+    while not taken:
+        connection.process_data_events(1)
+    try:
+        yield
+    finally:
+        connection.close()
