@@ -24,14 +24,14 @@ FATAL = (EX_DATAERR, EX_CONFIG)
 
 def run(_: argparse.Namespace) -> int:
     """Consume orders until SIGTERM or SIGINT."""
-    from . import effects, ledger, logs, service, systemd
+    from . import effects, ledgers, logs, service, systemd
 
-    settings, path = configuration.load(os.environ), configuration.ledger_path(os.environ)
+    settings, directory = configuration.load(os.environ), configuration.state_directory(os.environ)
     logs.setup(settings.log_level)
     # Checking a large ledger takes a while; EXTEND_TIMEOUT_USEC= allows ten minutes (sd_notify(3)).
     systemd.Notifier().send("STATUS=checking the ledger", "EXTEND_TIMEOUT_USEC=600000000")
     effect = effects.configured(settings)
-    code = service.Service(settings, ledger.Ledger(path, bool(settings.event_exchange)), effect).run()
+    code = service.Service(settings, ledgers.opened(settings, directory), effect, directory).run()
     logging.shutdown()
     # The interpreter would wait for a thread that is still looking up a host name, however long that takes.
     os._exit(code)
@@ -109,19 +109,14 @@ def publish(args: argparse.Namespace) -> int:
 
 def orders(args: argparse.Namespace) -> int:
     """List dispatched orders, the newest first."""
-    from .ledger import read
+    from . import ledgers
+    from .ledgers.port import Filter
 
-    path = configuration.ledger_path(os.environ)
-    filters = {
-        "dispatched_at >= ?": args.since, "id = ?": args.id, "user = ?": args.user,
-        "correlation_id = ?": args.correlation_id,
-    }  # fmt: skip
     rows = []
-    for row in read(path, args.limit, filters):
+    for row in ledgers.read(os.environ, args.limit, Filter(args.since, args.id, args.user, args.correlation_id)):
         moment = datetime.fromtimestamp(row["dispatched_at"] / 1000, timezone.utc)
         row["dispatched_at"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         row["redelivered"] = bool(row["redelivered"])
-        del row["seq"]
         rows.append(row)
     _show(rows, ("dispatched_at", "id", "user", "items", "total", "correlation_id"), args.json)
     return 0
@@ -205,14 +200,15 @@ def restore(args: argparse.Namespace) -> int:
 def _new_letter_file() -> Path:
     """A file of this moment in the service's own directory, which is the one place where its user may write."""
     now = datetime.now(timezone.utc)
-    return configuration.ledger_path(os.environ).with_name(f"dead-letters-{now:%Y%m%dT%H%M%SZ}.jsonl")
+    return configuration.state_directory(os.environ) / f"dead-letters-{now:%Y%m%dT%H%M%SZ}.jsonl"
 
 
 def backup(args: argparse.Namespace) -> int:
     """Copy the ledger to a new file while it is in use."""
-    from .ledger import backup
+    from .ledgers import NAME
+    from .ledgers.sqlite import backup
 
-    count = backup(configuration.ledger_path(os.environ), args.file)
+    count = backup(configuration.state_directory(os.environ) / NAME, args.file)
     print(f"{count} orders copied to {args.file}")
     return 0
 
@@ -317,7 +313,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
-    from .ledger import LedgerError
+    from .ledgers.port import LedgerError
 
     args = _parser().parse_args(argv)
     try:

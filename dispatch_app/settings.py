@@ -115,13 +115,13 @@ def load(env: Mapping[str, str]) -> Settings:
     return settings
 
 
-def ledger_path(env: Mapping[str, str]) -> Path:
-    """Return the path of the ledger, in $STATE_DIRECTORY. Raises SettingsError."""
+def state_directory(env: Mapping[str, str]) -> Path:
+    """Return $STATE_DIRECTORY. Raises SettingsError."""
     directory = Path(env.get("STATE_DIRECTORY", "").partition(":")[0])  # there may be several (systemd.exec(5))
     if not (directory.is_absolute() and directory.is_dir()):
         remedy = "systemd's StateDirectory= sets it; by hand: STATE_DIRECTORY=/var/lib/dispatch"
         raise SettingsError([f"STATE_DIRECTORY is not an existing absolute directory; {remedy}"])
-    return directory / "ledger.db"
+    return directory
 
 
 class _Reader:

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 import pika
 
 from ..amqp import envelope
-from ..ledger import Unannounced
+from ..ledgers.port import Unannounced
 from ..outbox import Parcel
 from ..printable import to_json
 from ..topology import EVENT

@@ -30,7 +30,7 @@ import docker
 import pika
 from pika.exceptions import AMQPError
 
-from dispatch_app.ledger import Ledger
+from dispatch_app.ledgers.sqlite import SqliteLedger
 from dispatch_app.topology import EVENT
 from tests.integration.consumer import hooks
 from tests.integration.consumer.harness import EVENTS, USER, Broker, Endpoint, until
@@ -183,7 +183,7 @@ def filled_ledger(orders: int) -> Path:
     if not path.exists():
         building = path.with_suffix(".new")
         building.unlink(missing_ok=True)
-        ledger = Ledger(building)
+        ledger = SqliteLedger(building)
         for _ in range(orders // 50_000):
             ledger.record([(str(uuid.uuid4()), "user", 2028.5, 2, None, 0) for _ in range(50_000)])
         ledger.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dispatch_app import topology
-from dispatch_app.settings import SettingsError, ledger_path, load
+from dispatch_app.settings import SettingsError, load, state_directory
 
 GOOD = {"AMQP_HOST": "10.0.0.5", "AMQP_PASS": "s3cret-word"}
 
@@ -138,10 +138,10 @@ def test_tls_files_are_credentials_where_tls_is_on_and_no_variable_names_them(tm
 
 
 def test_the_ledger_lies_in_the_first_state_directory(tmp_path: Path) -> None:
-    assert ledger_path({"STATE_DIRECTORY": f"{tmp_path}:/elsewhere"}) == tmp_path / "ledger.db"
+    assert state_directory({"STATE_DIRECTORY": f"{tmp_path}:/elsewhere"}) == tmp_path
     for directory in ("", "relative", str(tmp_path / "missing")):
         with pytest.raises(SettingsError, match="STATE_DIRECTORY"):
-            ledger_path({"STATE_DIRECTORY": directory})
+            state_directory({"STATE_DIRECTORY": directory})
 
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()

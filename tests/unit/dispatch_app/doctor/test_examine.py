@@ -166,7 +166,6 @@ SOURCES = [
             "failures",
             "topology",
             "tls",
-            "ledger",
             "logs",
             "printable",
             "status",
@@ -174,6 +173,7 @@ SOURCES = [
         )
     ),
     *(PACKAGE / "amqp" / f"{name}.py" for name in ("__init__", "connection")),
+    *(PACKAGE / "ledgers").glob("*.py"),
 ]
 
 
