@@ -237,10 +237,10 @@ class Host:
         """The settings the service would start with. Raises SettingsError."""
         found = dict(self.environment)
         for name, path in self.credentials.items():
-            variable = "AMQP_PASS" if name == configuration.CREDENTIAL else name.upper()
+            variable = configuration.SECRETS.get(name)
             with contextlib.suppress(OSError, UnicodeDecodeError):
                 secret = path.read_text(encoding="utf-8").removesuffix("\n")
-                found.setdefault(variable, secret if variable == "AMQP_PASS" else str(path))
+                found.setdefault(variable or name.upper(), secret if variable else str(path))
         return configuration.load(found)
 
     @cached_property
