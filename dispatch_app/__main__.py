@@ -38,9 +38,9 @@ def run(_: argparse.Namespace) -> int:
 
 
 def check(_: argparse.Namespace) -> int:
-    """Try settings, hook, network, login, permissions and topology; change nothing."""
+    """Try settings, hook, network, login, permissions, topology, ledger; change nothing."""
     from . import effects
-    from .check import check
+    from .check import check, check_ledger
 
     settings = configuration.load(os.environ)
     if effect := effects.configured(settings):
@@ -61,7 +61,14 @@ def check(_: argparse.Namespace) -> int:
         else:
             print(f"ok: {settings.url(host)} can be reached, and {settings.queue} consumed.")
     # All hosts belong to one broker, so one that works is enough to run.
-    return failures[0].code if len(failures) == len(settings.hosts) else 0
+    code = failures[0].code if len(failures) == len(settings.hosts) else 0
+    if settings.ledger:
+        failure = check_ledger(settings.ledger)
+        if failure:
+            print(f"failed: {escaped(str(failure))}.", file=sys.stderr)
+            return code or failure.code
+        print(f"ok: the ledger at {settings.ledger} can be written, and is as this release needs it.")
+    return code
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -118,7 +125,8 @@ def orders(args: argparse.Namespace) -> int:
         row["dispatched_at"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         row["redelivered"] = bool(row["redelivered"])
         rows.append(row)
-    _show(rows, ("dispatched_at", "id", "user", "items", "total", "correlation_id"), args.json)
+    columns = ("dispatched_at", "id", "user", "items", "total", "correlation_id")
+    _show(rows, (*columns, "host") if configuration.ledger(os.environ) else columns, args.json)
     return 0
 
 
@@ -203,14 +211,12 @@ def _new_letter_file() -> Path:
     return configuration.state_directory(os.environ) / f"dead-letters-{now:%Y%m%dT%H%M%SZ}.jsonl"
 
 
-def backup(args: argparse.Namespace) -> int:
-    """Copy the ledger to a new file while it is in use."""
-    from .ledgers import NAME
-    from .ledgers.sqlite import backup
+def ledger(args: argparse.Namespace) -> int:
+    """Work on the ledger."""
+    from .ledgers import commands
 
-    count = backup(configuration.state_directory(os.environ) / NAME, args.file)
-    print(f"{count} orders copied to {args.file}")
-    return 0
+    actions = {"backup": commands.backup, "migrate": commands.migrate, "import": commands.take_over}
+    return actions[args.action](args)
 
 
 def _connected(settings: configuration.Settings, work: Callable[[Any], Any]) -> Any:
@@ -265,7 +271,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = group(parser, "command")
     command("run", "Consume orders until SIGTERM or SIGINT.", run)
-    command("check", "Try settings, hook, network, login, permissions and topology; change nothing.", check)
+    command("check", "Try settings, hook, network, login, permissions, topology, ledger; change nothing.", check)
     sub = command("doctor", "Tell what is wrong with Dispatch on this host and what mends it; change nothing.", doctor)
     sub.add_argument("--json", action="store_true", help="print the report as one JSON object")
     sub = command("drain", "Wait until no order is left on the broker, before pointing Dispatch at another one.", drain)
@@ -306,14 +312,23 @@ def _parser() -> argparse.ArgumentParser:
     sub = action("import", "Put the dead letters of a file back into the dead-letter queue.", restore)
     sub.add_argument("file", type=Path, metavar="FILE", help="a file that `dispatch dead export` has written")
     action = group(command("ledger", "Work on the ledger."), "action")
-    sub = action("backup", "Copy the ledger to a new file while it is in use.", backup)
+    sub = action("backup", "Copy the ledger to a new file while it is in use.", ledger)
     sub.add_argument("file", type=Path, metavar="FILE", help="the file to create")
+    sub = action("migrate", "Make the schema of the ledger's database, or bring it up to date.", ledger)
+    sub.add_argument("--owner", metavar="ROLE", help="the role that owns the database (that of DISPATCH_LEDGER)")
+    sub.add_argument(
+        "--password-file", type=Path, metavar="FILE",
+        help="its password, - is standard input (by default libpq looks it up, in PGPASSFILE for instance)",
+    )  # fmt: skip
+    sub = action("import", "Add the orders of a host's own ledger to that of the fleet.", ledger)
+    sub.add_argument("file", type=Path, metavar="FILE", help="a ledger.db, or a copy made by `dispatch ledger backup`")
+    sub.add_argument("--host", metavar="NAME", help="the host that dispatched them (this one)")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
-    from .ledgers.port import LedgerError
+    from .ledgers.port import AwayError, LedgerError
 
     args = _parser().parse_args(argv)
     try:
@@ -324,6 +339,9 @@ def main(argv: list[str] | None = None) -> int:
     except LedgerError as error:
         print(f"failed: {error}.", file=sys.stderr)
         return EX_DATAERR if error.damaged else EX_IOERR
+    except AwayError as error:
+        print(f"failed: {error}; {error.remedy}.", file=sys.stderr)
+        return EX_UNAVAILABLE
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

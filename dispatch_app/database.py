@@ -42,6 +42,12 @@ class Database:
         return f"postgresql://{quote(self.user)}@{where}/{quote(self.name)}"
 
     @property
+    def uri(self) -> str:
+        """The address as other programs of PostgreSQL's take it, without the password."""
+        ca = f"&sslrootcert={quote(self.ca, safe='')}" if self.ca else ""
+        return f"{self}?sslmode={self.sslmode}{ca}"
+
+    @property
     def sockets(self) -> bool:
         """Whether all hosts are Unix sockets, where the server may know the user without a password."""
         return all(host.startswith("/") for host in self.hosts)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pika.adapters.select_connection import IOLoop
 
@@ -26,11 +26,14 @@ from .effects.rate import Rate
 from .effects.workers import Workers
 from .failures import OverflowingError, explain
 from .ledgers import desk
-from .ledgers.port import AwayError, ClockError, Ledger
+from .ledgers.port import AwayError, ClockError, Ledger, Remote
 from .logs import fields, log
 from .settings import Settings
 from .suspects import Suspects
 from .systemd import Notifier
+
+if TYPE_CHECKING:
+    from .ledgers.watch import Watch
 
 BACKOFF = (0.2, 30.0)  # seconds before the second attempt, and at most before any
 # Limits for a broker that answers heartbeats, and perhaps nothing else.
@@ -53,7 +56,7 @@ class Service:
         self._notifier = Notifier()
         self._loop: Any = IOLoop()
         wake = self._loop.add_callback_threadsafe
-        self._desk: desk.Desk = desk.AtOnce(ledger)
+        self._desk, self._watch = self._desk_of(ledger, wake)
         rate = Rate(settings.rate) if settings.rate else None
         self._workers = Workers(effect, self._state, wake, self._tracer, rate) if effect else None
         self._conn: Any = None
@@ -82,6 +85,15 @@ class Service:
         self._desk.close()
         log.info("stopped", extra=fields(dispatched=self._state.dispatched))
         return 0
+
+    def _desk_of(self, ledger: Ledger | Remote, wake: Callable[..., None]) -> tuple[desk.Desk, Watch | None]:
+        """Return where to ask the ledger, and what watches one on the network."""
+        if not isinstance(ledger, Remote):
+            return desk.AtOnce(ledger), None
+        from .ledgers.watch import Watch
+
+        thread = desk.InThread(ledger, wake)
+        return thread, Watch(ledger, thread, self._state, self._wake_announcer)
 
     # -- connecting -------------------------------------------------------------------
 
@@ -228,10 +240,17 @@ class Service:
             news.append(f"STATUS={status}")
         if news:
             self._notifier.send(*news)
+        if self._watch:
+            self._watch.tick(now)
         if self._settings.retention_days and now >= self._forget_at:
             self._forget()
         interval = 1.0 if self._started else 0.1  # seconds
         self._loop.call_later(min(interval, self._notifier.watchdog / 3 or interval), self._tick)
+
+    def _wake_announcer(self) -> None:
+        """Orders of other hosts may have become this one's to announce."""
+        if self._announcer:
+            self._announcer.wake()
 
     def _forget(self) -> None:
         self._forget_at = math.inf  # until it is known whether there is more

@@ -6,7 +6,7 @@ A ledger blocks until it has answered; `desk` decides whether the event loop wai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 # id, user, total, items, correlation id, redelivered (0 or 1)
 Row = tuple[str, "str | None", "float | None", "int | None", "str | None", int]
@@ -93,6 +93,17 @@ class Ledger(Protocol):
 
     def close(self) -> None:
         """Give up what it holds."""
+
+
+@runtime_checkable
+class Remote(Ledger, Protocol):
+    """A ledger on the network: it may take its time, or be away for long."""
+
+    def look(self) -> None:
+        """See that it can be used, and note its figures. Raises AwayError."""
+
+    def interrupt(self) -> None:
+        """Have a question that has no answer yet end with an AwayError; any thread may do this."""
 
 
 def duplicates(rows: Sequence[Row], fresh: set[str]) -> list[int]:

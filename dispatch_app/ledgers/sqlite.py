@@ -184,6 +184,22 @@ def read(path: Path, limit: int, wanted: Filter) -> Iterator[dict[str, Any]]:
         db.close()
 
 
+def batches(path: Path, size: int = 1000) -> Iterator[list[dict[str, Any]]]:
+    """Yield all orders, the oldest first, and with `listed` whether they are to be announced. Raises LedgerError."""
+    with closing(_open(path, "ro")) as db:
+        db.row_factory = sqlite3.Row
+        try:
+            has = bool(db.execute(_HAS_UNANNOUNCED).fetchone()[0])
+            listed = "seq IN (SELECT seq FROM unannounced)" if has else "0"
+            query = f"SELECT seq, {_COLUMNS}, {listed} AS listed FROM orders WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - all parts are ours
+            last = 0
+            while rows := [dict(row) for row in db.execute(query, (last, size))]:
+                last = rows[-1].pop("seq")
+                yield rows
+        except sqlite3.Error as error:
+            raise _no_use(path, error) from error
+
+
 def backup(path: Path, target: Path) -> int:
     """Copy the ledger while a service may be writing; return the number of orders.
 
