@@ -39,7 +39,7 @@ _TROUBLES: tuple[tuple[tuple[str, ...], str, str], ...] = (
      "set DISPATCH_LEDGER_CA to the CA that signed it, and name the host as the certificate does"),
     (("does not support SSL",), "{d} does not speak TLS",
      "turn `ssl` on in the server's configuration"),
-    (("could not translate host name",), "a host name of {d} can't be resolved ({text})",
+    (("failed to resolve host", "could not translate host name"), "a host name of {d} can't be resolved ({text})",
      "correct DISPATCH_LEDGER or this host's DNS"),
     (("3D000",), "there is no database {d.name} at {d}", "create it, or correct DISPATCH_LEDGER"),
     (("42P01", "3F000"), "the database {d} has no ledger", _MIGRATE),

@@ -20,7 +20,7 @@ LISTED = ", listed AS (INSERT INTO dispatch.unannounced (seq, owner) SELECT seq,
 # Which ones are fresh is worth telling only where some are not.
 COUNT = " SELECT now()::text, count(*), CASE WHEN count(*) < %(count)s THEN json_agg(id) END FROM fresh"
 RECORD, RECORD_AND_LIST = FRESH + COUNT, FRESH + LISTED + COUNT
-# An order that is to be announced comes onto the list only where it is fresh; an earlier take-over has seen to the rest.
+# An order comes onto the list of those to be announced only where it is fresh: an earlier take-over saw to the rest.
 TAKE_OVER = """WITH given AS (
     SELECT * FROM json_to_recordset(%(rows)s::json) AS r(id text, "user" text, total double precision, items integer,
       correlation_id text, redelivered boolean, dispatched_at bigint, listed boolean)),
