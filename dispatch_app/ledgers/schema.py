@@ -26,6 +26,7 @@ CREATE TABLE dispatch.orders (
   dispatched_at timestamptz NOT NULL DEFAULT now(),
   total double precision,
   items integer,
+  process integer NOT NULL, -- that recorded it, by a number of its own
   redelivered boolean NOT NULL,
   id text COLLATE "C" NOT NULL UNIQUE,
   "user" text,

@@ -33,6 +33,8 @@ from tests.integration.consumer.harness import Proxy, until
 from tests.lab.ansible import ROOT
 from tests.postgresql import OWNER, ROLE, Server
 
+WRONG = "not the password"
+
 
 def row(order_id: str, correlation_id: str | None = None) -> Row:
     return (order_id, "dave", 2001.5, 2, correlation_id, 0)
@@ -290,7 +292,7 @@ def test_what_becomes_ours_is_told_though_later_orders_were(ledgers: Any, monkey
     first.close()
     second._adopt_at = 0.0
     monkeypatch.setattr(module, "ADOPT_SECONDS", 3600)
-    until(lambda: not second._conn.execute("SELECT 1 FROM pg_locks WHERE objid = %s", (first._owner,)).fetchone())
+    until(lambda: not second._conn.execute("SELECT 1 FROM pg_locks WHERE objid = %s", (first._process,)).fetchone())
     assert [order.id for order in second.unannounced(9, after=ours.seq)] == ["a"]
 
 
@@ -469,7 +471,7 @@ def test_the_command_makes_the_schema_and_lists_orders(postgresql: Server, ledge
     (order,) = map(json.loads, listed.stdout.splitlines())
     assert (order["id"], order["host"], order["redelivered"]) == ("b", "host-1", False)
     assert "host-1" in command(database, "orders").stdout
-    wrong = command(database, "orders", **{"DISPATCH_LEDGER_PASSWORD": "wrong"})
+    wrong = command(database, "orders", DISPATCH_LEDGER_PASSWORD=WRONG)
     assert (wrong.returncode, wrong.stdout) == (69, "")
     assert "refuses the password" in wrong.stderr
 
