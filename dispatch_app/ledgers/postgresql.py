@@ -27,7 +27,7 @@ from psycopg.rows import dict_row
 from ..database import Database
 from . import statements
 from .port import AwayError, Backlog, ClockError, Filter, Row, Unannounced, duplicates
-from .schema import ENCODING, VERSION, other_version
+from .schema import check_version
 from .session import Connection, away, connect
 
 ADOPT_SECONDS = 10.0  # between two looks for orders of processes that are gone, and after a new connection
@@ -174,11 +174,8 @@ class PostgresqlLedger:
         conn = connect(self._database)
         with self._lock:
             self._conn = conn
-        version, encoding, now, newest, _ = _one(conn, statements.BEGIN, (self._process,))
-        if version != VERSION:
-            raise other_version(self._database, version)
-        if encoding != "UTF8":
-            raise AwayError(f"{self._database} has the encoding {encoding}", ENCODING)
+        version, now, newest, _ = _one(conn, statements.BEGIN, (self._process,))
+        check_version(self._database, version)
         self._settled = self._settled or now
         self._opened = self._opened or (newest, time.monotonic())
         self._adopt_at = time.monotonic() + ADOPT_SECONDS

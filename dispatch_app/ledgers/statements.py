@@ -60,7 +60,7 @@ SIZE = "SELECT pg_total_relation_size('dispatch.orders') + pg_total_relation_siz
 NEWEST = "(SELECT extract(epoch FROM dispatched_at)::float8 FROM dispatch.orders ORDER BY seq DESC LIMIT 1)"
 EPOCH = "extract(epoch FROM now())::float8"
 MAY_FORGET = f"SELECT pg_try_advisory_xact_lock({LOCKS}, {RETENTION}), {EPOCH}"
-BEGIN = f"""SELECT version, current_setting('server_encoding'), now()::text, coalesce({NEWEST}, {EPOCH}),
+BEGIN = f"""SELECT version, now()::text, coalesce({NEWEST}, {EPOCH}),
   pg_try_advisory_lock({LOCKS}, %s) FROM dispatch.version"""
 TESTS = (
     "dispatched_at >= to_timestamp(%s / 1000.0)", "id = %s", '"user" = %s', "correlation_id = %s",

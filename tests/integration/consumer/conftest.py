@@ -10,12 +10,10 @@ from pathlib import Path
 import docker
 import pytest
 
-from dispatch_app.database import Database
 from tests.integration.conftest import BROKER, TestLab, until
 from tests.integration.consumer import hooks
 from tests.integration.consumer.harness import Broker, Outcome, Proxy, Service
 from tests.lab.hosts import execute
-from tests.postgresql import Server
 
 _REPORT = pytest.StashKey[list[tuple[str, str, Outcome]]]()
 _REMARKS = pytest.StashKey[list[str]]()
@@ -45,21 +43,6 @@ def broker(real_broker: Broker) -> Iterator[Broker]:
     real_broker.ctl("set_permissions", "--vhost", vhost, "roboshop", ".*", ".*", ".*")
     yield Broker(real_broker.container, real_broker.port, real_broker.password, vhost)
     real_broker.ctl("delete_vhost", vhost)
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Server]:
-    """A PostgreSQL that answers throughout."""
-    # A killed process loses nothing without a sync, only a power cut would.
-    made = Server(fsync="off")
-    yield made
-    made.remove()
-
-
-@pytest.fixture
-def database(postgresql: Server) -> Database:
-    """A new database with the ledger's schema."""
-    return postgresql.create(f"test_{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture

@@ -234,7 +234,9 @@ def test_orders_of_a_host_that_has_died_are_announced_by_another(
     first, second = (
         Sharing(broker, tmp_path / name, ledger, DISPATCH_EVENT_EXCHANGE=EVENTS) for name in ("first", "second")
     )
-    broker.ctl("set_permissions", "--vhost", broker.vhost, "roboshop", ".*", "^(orders.*|robot-shop|amq.default)$", ".*")
+    broker.ctl(
+        "set_permissions", "--vhost", broker.vhost, "roboshop", ".*", "^(orders.*|robot-shop|amq.default)$", ".*"
+    )
     running(first).await_ready()
     broker.publish(*(order(f"{number:03}") for number in range(100)))
     until(lambda: len(first.dispatched()) == 100, what="orders dispatched")
