@@ -324,9 +324,9 @@ class Consumer:
         if self._closed:
             return
         self._held = min(self._desk.ledger.most_held, self._held * 2 or 0.1)
-        reason = f"the ledger can't be written ({error}), orders are held"
+        reason = f"the ledger can't be written ({error}); orders are held"
         self._state.set("ledger", reason)
-        log.error("%s; %s, trying again in %.1f s", reason, error.remedy, self._held)
+        log.error("%s: %s; trying again in %.1f s", reason, error.remedy, self._held)
         self._retry_at = time.monotonic() + self._held
         if not self._working:
             self._go_on()

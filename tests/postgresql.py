@@ -138,11 +138,14 @@ class Server:
             done = conn.execute(statement, values or None)
             return done.fetchall() if done.description else []
 
-    def _signal(self, number: int) -> None:
+    def processes(self) -> list[int]:
+        """Return the ids of the server's processes, the main one first."""
         assert self._process
         main = self._process.pid
-        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-        for pid in (main, *map(int, children)):
+        return [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
+
+    def _signal(self, number: int) -> None:
+        for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 

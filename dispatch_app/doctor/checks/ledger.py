@@ -106,8 +106,6 @@ CHECKS = (
     Check("disk-full", "ledger", ERROR, "the disk has space", disk_full, needs.UNIT),
     Check("ledger-damaged", "ledger", ERROR, "the ledger is sound", ledger_damaged, needs.UNIT),
     Check("ledger-locked", "ledger", ERROR, "nobody else locks the ledger", ledger_locked, needs.UNIT),
-)  # fmt: skip
+)
 # What only a login to the broker tells.
-CLOCK = (
-    Check("clock-skew", "ledger", WARNING, "the clock agrees with the broker's", clock_skew, needs.LOGIN),
-)  # fmt: skip
+CLOCK = (Check("clock-skew", "ledger", WARNING, "the clock agrees with the broker's", clock_skew, needs.LOGIN),)

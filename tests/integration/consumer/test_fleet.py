@@ -82,7 +82,7 @@ def killed_and_started_again(server: Server, service: Service) -> None:
 def frozen_for_longer_than_the_heartbeat(server: Server, service: Service) -> None:
     losses = service.metric("dispatch_connection_losses_total")
     server.freeze()
-    service.await_trouble("the ledger's database does not answer, orders are held")
+    service.await_trouble("the ledger's database does not answer; orders are held")
     time.sleep(2 * HEARTBEAT + 2)  # RabbitMQ would have closed the connection by now
     assert service.get("/livez")[0] == 200
     assert service.metric("dispatch_connection_losses_total") == losses

@@ -108,7 +108,7 @@ def test_what_was_not_recorded_is_held_and_recorded_with_what_came_since(bench: 
     bench.broker.fire()
     bench.deliver(2, "b")
     bench.desk.fail()
-    assert bench.state.reasons["ledger"] == "the ledger can't be written (the server is gone), orders are held"
+    assert bench.state.reasons["ledger"] == "the ledger can't be written (the server is gone); orders are held"
     assert bench.broker.acks == []
     bench.consumer._retry_at = 0.0  # the time has come
     bench.broker.fire()
@@ -274,7 +274,7 @@ def test_it_is_not_ready_before_the_database_was_seen_and_while_it_is_away(watch
     watch.tick(now)
     assert len(desk.questions) == 1
     desk.fail()
-    assert state.reasons == {"database": "the ledger can't be used (the server is gone), orders are held"}
+    assert state.reasons == {"database": "the ledger can't be used (the server is gone); orders are held"}
     watch.tick(now)
     assert desk.questions == []
     watch.tick(now + 2)
@@ -293,7 +293,7 @@ def test_a_silent_database_is_told_and_given_up_after_a_while(watched: Any, capl
     desk.since = watch_module.PATIENCE + 1
     for _ in range(3):
         watch.tick(now)
-    assert state.reasons == {"database": "the ledger's database does not answer, orders are held"}
+    assert state.reasons == {"database": "the ledger's database does not answer; orders are held"}
     assert [record.levelname for record in caplog.records if "does not answer" in record.message] == ["ERROR"]
     assert ledger.interruptions == 0
     desk.since = watch_module.DEADLINE + 1
