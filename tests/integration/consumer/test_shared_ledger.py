@@ -284,6 +284,21 @@ def test_each_announces_its_own_orders_and_those_of_the_dead(ledgers: Any, monke
     assert {order.host for order in second.unannounced(9) if order.id == "c"} == {"host-2"}
 
 
+def test_a_process_that_connects_again_keeps_its_orders_when_its_old_connection_ends(
+    ledgers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ADOPT_SECONDS", 0.0)
+    first, second = ledgers(announcing=True), ledgers(announcing=True)
+    first.record(rows("a"))
+    old, first._conn = first._conn, None
+    first.record(rows("b"))
+    old.close()
+    gone = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s"
+    until(lambda: first._conn.execute(gone, (first._process,)).fetchone() == (1,), what="the end of the old one")
+    assert second.unannounced(9) == []
+    assert [order.id for order in first.unannounced(9)] == ["a", "b"]
+
+
 def test_what_becomes_ours_is_told_though_later_orders_were(ledgers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = ledgers(announcing=True), ledgers(announcing=True)
     first.record(rows("a"))
