@@ -25,23 +25,23 @@ FATAL = (EX_DATAERR, EX_CONFIG)
 
 def run(_: argparse.Namespace) -> int:
     """Consume orders until SIGTERM or SIGINT."""
-    from . import effects, ledger, logs, service, systemd
+    from . import effects, ledgers, logs, service, systemd
 
-    settings, path = configuration.load(os.environ), configuration.ledger_path(os.environ)
+    settings, directory = configuration.load(os.environ), configuration.state_directory(os.environ)
     logs.setup(settings.log_level)
     # Checking a large ledger takes a while; EXTEND_TIMEOUT_USEC= allows ten minutes (sd_notify(3)).
     systemd.Notifier().send("STATUS=checking the ledger", "EXTEND_TIMEOUT_USEC=600000000")
     effect = effects.configured(settings)
-    code = service.Service(settings, ledger.Ledger(path, bool(settings.event_exchange)), effect).run()
+    code = service.Service(settings, ledgers.opened(settings, directory), effect, directory).run()
     logging.shutdown()
     # The interpreter would wait for a thread that is still looking up a host name, however long that takes.
     os._exit(code)
 
 
 def check(_: argparse.Namespace) -> int:
-    """Try settings, hook, network, login, permissions and topology; change nothing."""
+    """Try settings, hook, network, login, permissions, topology, ledger; change nothing."""
     from . import effects
-    from .check import check
+    from .check import check, check_ledger
 
     settings = configuration.load(os.environ)
     if effect := effects.configured(settings):
@@ -65,7 +65,14 @@ def check(_: argparse.Namespace) -> int:
         else:
             print(f"ok: {settings.url(host)} can be reached, and {settings.queue} consumed.")
     # All hosts belong to one broker, so one that works is enough to run.
-    return failures[0].code if len(failures) == len(settings.hosts) else 0
+    code = failures[0].code if len(failures) == len(settings.hosts) else 0
+    if settings.ledger:
+        failure = check_ledger(settings.ledger)
+        if failure:
+            print(f"failed: {escaped(str(failure))}.", file=sys.stderr)
+            return code or failure.code
+        print(f"ok: the ledger at {settings.ledger} can be written, and is as this release needs it.")
+    return code
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -123,20 +130,16 @@ def move(args: argparse.Namespace) -> int:
 
 def orders(args: argparse.Namespace) -> int:
     """List dispatched orders, the newest first."""
-    from .ledger import read
+    from . import ledgers
+    from .ledgers.port import Filter
 
-    path = configuration.ledger_path(os.environ)
-    filters = {
-        "dispatched_at >= ?": args.since, "id = ?": args.id, "user = ?": args.user,
-        "correlation_id = ?": args.correlation_id,
-    }  # fmt: skip
     rows = []
-    for row in read(path, args.limit, filters):
+    for row in ledgers.read(os.environ, args.limit, Filter(args.since, args.id, args.user, args.correlation_id)):
         row["dispatched_at"] = iso(row["dispatched_at"] / 1000)
         row["redelivered"] = bool(row["redelivered"])
-        del row["seq"]
         rows.append(row)
-    _show(rows, ("dispatched_at", "id", "user", "items", "total", "correlation_id"), args.json)
+    columns = ("dispatched_at", "id", "user", "items", "total", "correlation_id")
+    _show(rows, (*columns, "host") if configuration.ledger(os.environ) else columns, args.json)
     return 0
 
 
@@ -218,16 +221,15 @@ def restore(args: argparse.Namespace) -> int:
 def _new_letter_file() -> Path:
     """A file of this moment in the service's own directory, which is the one place where its user may write."""
     now = datetime.now(timezone.utc)
-    return configuration.ledger_path(os.environ).with_name(f"dead-letters-{now:%Y%m%dT%H%M%SZ}.jsonl")
+    return configuration.state_directory(os.environ) / f"dead-letters-{now:%Y%m%dT%H%M%SZ}.jsonl"
 
 
-def backup(args: argparse.Namespace) -> int:
-    """Copy the ledger to a new file while it is in use."""
-    from .ledger import backup
+def ledger(args: argparse.Namespace) -> int:
+    """Work on the ledger."""
+    from .ledgers import commands
 
-    count = backup(configuration.ledger_path(os.environ), args.file)
-    print(f"{count} orders copied to {args.file}")
-    return 0
+    actions = {"backup": commands.backup, "migrate": commands.migrate, "import": commands.take_over}
+    return actions[args.action](args)
 
 
 def _connected(settings: configuration.Settings, work: Callable[[Any], Any]) -> Any:
@@ -282,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = group(parser, "command")
     command("run", "Consume orders until SIGTERM or SIGINT.", run)
-    command("check", "Try settings, hook, network, login, permissions and topology; change nothing.", check)
+    command("check", "Try settings, hook, network, login, permissions, topology, ledger; change nothing.", check)
     sub = command("doctor", "Tell what is wrong with Dispatch on this host and what mends it; change nothing.", doctor)
     sub.add_argument("--json", action="store_true", help="print the report as one JSON object")
     sub = command("drain", "Wait until no order is left on the broker, before pointing Dispatch at another one.", drain)
@@ -325,14 +327,23 @@ def _parser() -> argparse.ArgumentParser:
     sub = action("import", "Put the dead letters of a file back into the dead-letter queue.", restore)
     sub.add_argument("file", type=Path, metavar="FILE", help="a file that `dispatch dead export` has written")
     action = group(command("ledger", "Work on the ledger."), "action")
-    sub = action("backup", "Copy the ledger to a new file while it is in use.", backup)
+    sub = action("backup", "Copy the ledger to a new file while it is in use.", ledger)
     sub.add_argument("file", type=Path, metavar="FILE", help="the file to create")
+    sub = action("migrate", "Make the schema of the ledger's database, or bring it up to date.", ledger)
+    sub.add_argument("--owner", metavar="ROLE", help="the role that owns the database (that of DISPATCH_LEDGER)")
+    sub.add_argument(
+        "--password-file", type=Path, metavar="FILE",
+        help="its password, - is standard input (by default libpq looks it up, in PGPASSFILE for instance)",
+    )  # fmt: skip
+    sub = action("import", "Add the orders of a host's own ledger to that of the fleet.", ledger)
+    sub.add_argument("file", type=Path, metavar="FILE", help="a ledger.db, or a copy made by `dispatch ledger backup`")
+    sub.add_argument("--host", metavar="NAME", help="the host that dispatched them (this one)")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
-    from .ledger import LedgerError
+    from .ledgers.port import AwayError, LedgerError
 
     args = _parser().parse_args(argv)
     try:
@@ -343,6 +354,9 @@ def main(argv: list[str] | None = None) -> int:
     except LedgerError as error:
         print(f"failed: {error}.", file=sys.stderr)
         return EX_DATAERR if error.damaged else EX_IOERR
+    except AwayError as error:
+        print(f"failed: {error}; {error.remedy}.", file=sys.stderr)
+        return EX_UNAVAILABLE
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -17,7 +17,10 @@ from pika import exceptions
 
 from . import topology
 from .amqp.connection import parameters
-from .failures import ERRORS, Failure, explain
+from .database import Database
+from .failures import ERRORS, LEDGER, Failure, explain
+from .ledgers import needing_libpq
+from .ledgers.port import AwayError, LedgerError
 from .settings import Settings
 
 # While RabbitMQ is short of memory or disk space, it reads nothing from a connection that has published (rabbitmq.com,
@@ -55,6 +58,19 @@ def check(settings: Settings, host: str) -> Outcome:
             with contextlib.suppress(*ERRORS):  # because of an alarm the broker may not answer
                 conn.close()
     return Outcome(None, missing, away)
+
+
+def check_ledger(database: Database) -> Failure | None:
+    """See that the ledger of the fleet can be used; return what is in the way, if anything."""
+    try:
+        needing_libpq("schema").examine(database)
+    except LedgerError as error:
+        cause, _, remedy = str(error).partition("; ")
+    except AwayError as error:
+        cause, remedy = str(error), error.remedy
+    else:
+        return None
+    return Failure(LEDGER, cause, remedy)
 
 
 def _topology(refused: Callable[..., bool], settings: Settings, missing: list[str], away: list[str]) -> None:

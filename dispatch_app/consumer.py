@@ -7,31 +7,32 @@ again, and the ledger knows which of it has been recorded.
 
 from __future__ import annotations
 
-import logging
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pika import exceptions
 
-from . import deadletters, topology
+from . import topology
 from .acknowledger import Acknowledger
 from .amqp import envelope
 from .amqp.connection import Connection, Delivery
 from .amqp.properties import correlation_id
+from .aside import Aside
 from .effects.port import EffectError
 from .effects.workers import Workers
 from .failures import OverflowingError
 from .health import State
-from .ledger import Ledger, Row
+from .ledgers.desk import Desk
+from .ledgers.port import AwayError, Row
 from .logs import fields, log
 from .orderlog import log_orders
 from .orders import parse
-from .outbox import Connect, Outbox, Parcel
+from .outbox import Connect, Outbox
 from .settings import Settings
-from .suspects import REASON, Suspects
+from .suspects import Suspects
 from .tracing import Tracer
 
 BATCH = 1000  # orders per commit; smaller commits rewrite more of the id index, larger ones hardly less
@@ -40,13 +41,14 @@ HELD_OCTETS = 64 << 20  # of bodies at hand; the prefetch counts messages, and l
 AHEAD = 200_000  # tags remembered behind a delivery that isn't done; beyond that a new connection starts afresh
 
 Entry = tuple[Row, Delivery]  # an order that has been checked
+Checked = tuple[Entry, bytes, bytes]  # with its properties and its body, which its effect needs
 
 
 class Consumer:
     """Consumes the order queue on one open connection, until the connection is lost or the consumer drained."""
 
     def __init__(
-        self, conn: Connection, host: str, settings: Settings, ledger: Ledger, state: State,
+        self, conn: Connection, host: str, settings: Settings, desk: Desk, state: State,
         workers: Workers | None, tracer: Tracer | None, lost: Callable[[Exception], None], connect: Connect,
         suspects: Suspects, recorded: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
@@ -54,24 +56,28 @@ class Consumer:
 
         `recorded` is called after each commit.
         """
-        self._conn, self._settings, self._ledger, self._state = conn, settings, ledger, state
+        self._conn, self._settings, self._desk, self._state = conn, settings, desk, state
         self._workers, self._tracer, self._lost = workers, tracer, lost
         self._suspects, self._recorded = suspects, recorded
         self._channel: Any = None
         self._consuming = self._closed = False
         self._acknowledger: Acknowledger  # from the moment the channel is open
         self._waiting: deque[Delivery] = deque()
+        self._checked: list[Checked] = []  # it has still to be asked whether they are known
+        self._asking = False
         self._performing: dict[str, list[Entry]] = {}  # by the order's id, what waits for its effect
         self._ready: list[Entry] = []  # checked, but not recorded yet
-        self._performed: set[str] = set()  # ids of the ready orders whose effect has come about
+        self._recording = False  # one batch; the next one is collected meanwhile
+        self._performed: set[str] = set()  # ids of orders that are not recorded yet and whose effect has come about
         self._last = 0  # the highest tag delivered
         self._octets = 0  # of the bodies at hand, which are neither recorded nor put aside
-        self._scheduled = False
+        self._scheduled = self._working = False
         self._held = 0.0  # seconds between two tries while the ledger can't be written, else 0
         self._retry_at = 0.0  # time.monotonic() of the next try
         self._drained: Callable[[], None] | None = None
         self._declaration = topology.Declaration(settings)
         self._outbox = Outbox(connect, settings, host, conn.ioloop, self._on_trouble)
+        self._aside = Aside(self._outbox, settings, state, suspects, self._on_aside)
         conn.channel(on_open_callback=self._on_open)
 
     def close(self) -> None:
@@ -108,6 +114,7 @@ class Consumer:
     def _drop_waiting(self) -> None:
         """Drop the orders that nobody works on."""
         self._waiting.clear()
+        self._checked.clear()
         for order_id in self._workers.clear() if self._workers else ():
             self._performing.pop(order_id, None)
 
@@ -154,7 +161,7 @@ class Consumer:
             return
         if not self._scheduled:
             self._schedule(LINGER)
-        elif len(waiting) >= BATCH:
+        elif len(waiting) >= BATCH and not (self._recording or self._asking):
             self._work()
 
     def _schedule(self, delay: float) -> None:
@@ -175,27 +182,35 @@ class Consumer:
             if not self._scheduled:
                 self._schedule(wait)
             return
+        self._working = True
         try:
             self._check()
-            if self._ready:
-                self._commit()
-        except sqlite3.Error as error:
-            self._hold(error)
         finally:
             self._suspects.leave()
+        retry_at = self._retry_at
+        if self._checked and not self._asking:
+            self._look_up()
+        if self._ready and not self._recording and self._retry_at == retry_at:
+            self._commit()
+        self._working = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Count what is at hand, and see to it that it is worked on, or that a drain ends."""
         self._count()
-        if (self._waiting or self._ready) and not self._scheduled:
+        asked = self._asking or self._recording  # whose answer has the work go on
+        if (self._waiting or self._ready or self._checked) and not (self._scheduled or asked):
             self._schedule(0)
-        at_hand = self._waiting or self._performing or self._ready or len(self._outbox)
+        at_hand = self._waiting or self._checked or self._performing or self._ready or asked or len(self._outbox)
         if self._drained and (self._held or not at_hand):
             done, self._drained = self._drained, None
             done()
 
     def _check(self) -> None:
-        """Turn waiting deliveries into rows. Raises sqlite3.Error; the delivery in question then goes on waiting."""
+        """Turn waiting deliveries into rows."""
         waiting, ready, state, longest = self._waiting, self._ready, self._state, self._settings.max_body
-        begin = self._begin if self._workers or self._tracer else None
-        for _ in range(min(len(waiting), BATCH - len(ready))):
+        checked = self._checked if self._workers or self._tracer else None
+        for _ in range(min(len(waiting), BATCH - len(ready) - len(self._checked))):
             _, redelivered, _, raw, body = delivery = waiting[0]
             if envelope.MARK in raw:
                 raw, body, _ = envelope.unwrap(raw, body)
@@ -204,24 +219,44 @@ class Consumer:
                     self._suspects.take(delivery[4])
                 order = parse(body, longest)
             except Exception as error:  # whatever parsing raises, this body is the cause
-                self._bury(delivery, getattr(error, "reason", "unreadable"), error)
+                self._aside.bury(delivery, getattr(error, "reason", "unreadable"), error)
             else:
                 entry = (*order[:4], correlation_id(raw), redelivered), delivery
-                if begin is None or begin(entry, raw, body):
+                if checked is None:
                     ready.append(entry)
+                else:
+                    checked.append((entry, raw, body))
             waiting.popleft()
             if redelivered:
                 self._suspects.leave()
             state.received += 1
             state.redelivered += redelivered
 
-    def _begin(self, entry: Entry, raw: bytes, body: bytes) -> bool:
-        """Begin an order's effect, or else its span; return whether it can be recorded now. Raises sqlite3.Error."""
+    def _look_up(self) -> None:
+        """Ask which of the checked orders are known; the others have their effect, or else their span, begun."""
+        self._asking = True
+        ids = [entry[0][0] for entry, _, _ in self._checked]
+        self._desk.ask(partial(self._desk.ledger.known, ids), partial(self._on_known, len(ids)), self._on_unknown)
+
+    def _on_known(self, count: int, known: set[str]) -> None:
+        self._asking = False
+        checked = self._checked[:count]  # fewer where the service stops
+        del self._checked[:count]
+        self._ready += [entry for entry, raw, body in checked if self._begin(entry, raw, body, known)]
+        if not self._working:
+            self._work()
+
+    def _on_unknown(self, error: AwayError) -> None:
+        self._asking = False
+        self._hold(error)
+
+    def _begin(self, entry: Entry, raw: bytes, body: bytes, known: set[str]) -> bool:
+        """Begin an order's effect, or else its span; return whether it can be recorded now."""
         order_id = entry[0][0]
         if others := self._performing.get(order_id):
             others.append(entry)  # it shares the outcome
             return False
-        if order_id in self._performed or self._ledger.known(order_id):
+        if order_id in self._performed or order_id in known:
             return True  # the ledger will report it as a duplicate
         if self._workers:
             self._performing[order_id] = [entry]
@@ -243,25 +278,30 @@ class Consumer:
                 self._ready += entries
             elif not error.away:  # one that was held is left to the broker when the service stops
                 for _, delivery in entries:
-                    self._defer(delivery, order_id, error)
+                    self._aside.defer(delivery, order_id, error)
         if not self._scheduled:
             self._schedule(LINGER)
 
     def _commit(self) -> None:
-        """Make the ready orders durable, then acknowledge them. Raises sqlite3.Error; all of them then stay ready."""
-        ready, state = self._ready, self._state
-        rows = [row for row, _ in ready]
-        duplicates = self._ledger.record(rows)
-        self._ready = []
-        self._performed.clear()
+        """Have the ready orders made durable."""
+        batch, self._ready, self._recording = self._ready, [], True
+        rows = [row for row, _ in batch]
+        done, failed = partial(self._on_recorded, batch, rows), partial(self._on_unrecorded, batch)
+        self._desk.ask(partial(self._desk.ledger.record, rows), done, failed)
+
+    def _on_recorded(self, batch: list[Entry], rows: list[Row], duplicates: list[int]) -> None:
+        """Acknowledge what is durable now; it counts even where its connection has been lost meanwhile."""
+        state, self._recording = self._state, False
+        if self._performed:
+            self._performed.difference_update(row[0] for row in rows)
         if self._recorded:
             self._recorded()
         if self._held:
             self._held = 0.0
             state.set("ledger", None)
             log.info("the ledger can be written again")
-        self._octets -= sum(len(delivery[4]) for _, delivery in ready)
-        self._acknowledge([delivery[0] for _, delivery in ready])
+        self._octets -= sum(len(delivery[4]) for _, delivery in batch)
+        self._acknowledge([delivery[0] for _, delivery in batch])
         state.dispatched += len(rows) - len(duplicates)
         state.duplicates += len(duplicates)
         state.batch.observe(len(rows))
@@ -269,17 +309,29 @@ class Consumer:
         for index in reversed(duplicates):
             del rows[index]
         log_orders("dispatched", rows)
+        if not self._working:
+            self._work()
 
-    def _hold(self, error: sqlite3.Error) -> None:
+    def _on_unrecorded(self, batch: list[Entry], error: AwayError) -> None:
+        """Have all orders of a batch stay ready."""
+        self._recording = False
+        self._ready = batch + self._ready
+        self._hold(error)
+
+    def _hold(self, error: AwayError) -> None:
         """Hold all orders, unacknowledged, while this host can't write its ledger: none of them is at fault.
 
         Meanwhile the prefetch limit stops further deliveries.
         """
-        self._held = min(30.0, self._held * 2 or 0.1)
+        if self._closed:
+            return
+        self._held = min(self._desk.ledger.most_held, self._held * 2 or 0.1)
         reason = f"the ledger can't be written ({error}); orders are held"
         self._state.set("ledger", reason)
-        log.error("%s: see to its disk or its lock; trying again in %.1f s", reason, self._held)
+        log.error("%s: %s; trying again in %.1f s", reason, error.remedy, self._held)
         self._retry_at = time.monotonic() + self._held
+        if not self._working:
+            self._go_on()
 
     def _acknowledge(self, tags: Sequence[int]) -> None:
         if self._closed:
@@ -297,37 +349,10 @@ class Consumer:
         if reason and not self._closed:
             self._acknowledger.overtake()
 
-    # -- what can't be recorded -------------------------------------------------------
-
-    def _bury(self, delivery: Delivery, reason: str, error: BaseException, order_id: str | None = None) -> None:
-        self._post(delivery, topology.dead_queue(self._settings), reason, error, order_id)
-
-    def _defer(self, delivery: Delivery, order_id: str, error: EffectError) -> None:
-        """Put an order into the next retry queue, or among the dead letters after the last one."""
-        failures = deadletters.attempts(envelope.unwrap(*delivery[3:])[2])
-        if failures < len(self._settings.retry_delays):
-            self._post(delivery, topology.retry_queue(self._settings, failures), error.reason, error, order_id)
-        else:
-            self._bury(delivery, error.reason, error, order_id)
-
-    def _post(self, delivery: Delivery, queue: str, reason: str, error: BaseException, order_id: str | None) -> None:
-        tag, _, origin, raw, body = delivery
-        raw, body, before = envelope.unwrap(raw, body)
-        notes = deadletters.annotate(before, origin, self._settings.queue, reason, error, order_id)
-        dead = queue == topology.dead_queue(self._settings)
-
-        def done() -> None:
-            (self._state.dead if dead else self._state.retried)[reason] += 1
-            level, what = (logging.ERROR, "dead-lettered") if dead else (logging.WARNING, "to be tried again")
-            log.log(level, "%s: %s", what, notes["exception-message"], extra=fields(
-                reason=reason, queue=queue, order_id=order_id, correlation_id=correlation_id(raw),
-                letter_id=notes["id"], attempt=notes["attempt"]))  # fmt: skip
-            self._octets -= len(delivery[4])
-            if reason == REASON:
-                self._suspects.forget(delivery[4])
-            self._acknowledge([tag])
-            self._count()
-            if self._drained:
-                self._work()
-
-        self._outbox.send(Parcel(queue, raw, body, notes, done))
+    def _on_aside(self, delivery: Delivery) -> None:
+        """Acknowledge what is durable in another queue."""
+        self._octets -= len(delivery[4])
+        self._acknowledge([delivery[0]])
+        self._count()
+        if self._drained:
+            self._work()

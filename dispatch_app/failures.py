@@ -36,7 +36,7 @@ class Failure(NamedTuple):
 # The exceptions pika raises when a connection or a channel fails.
 ERRORS = (exceptions.AMQPError, AMQPConnectorException, OSError)
 
-UNRESOLVABLE, REFUSED, TIMED_OUT, CREDENTIALS, VHOST, PERMISSION, DECLARED, TLS, OTHER = range(10, 19)
+UNRESOLVABLE, REFUSED, TIMED_OUT, CREDENTIALS, VHOST, PERMISSION, DECLARED, TLS, OTHER, LEDGER = range(10, 20)
 
 _LOG = "look at RabbitMQ's log"
 _GRANT = "grant it: {grant}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .ledger import Backlog, LedgerError
+from .ledgers.port import AwayError, Backlog, LedgerError
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -91,7 +90,7 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
         for reason in OBSTACLES:
             obstacle.add_metric([reason], reason == state.event_obstacle)
         yield obstacle
-        with suppress(LedgerError, sqlite3.Error):  # nobody knows the figures while the ledger can't be read
+        with suppress(LedgerError, AwayError):  # nobody knows the figures while the ledger can't be read
             orders, seconds = backlog()
             yield gauge("events_pending", "Orders that are not announced yet", orders)
             yield gauge("events_oldest_seconds", "For how long the oldest of them has waited", seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .ledger import Row
+from .ledgers.port import Row
 from .logs import fields, log
 
 LOG_OCTETS = 47_000  # for the orders of a log line, which keeps it below journald's LineMax= of 48 KiB

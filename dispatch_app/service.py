@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pika.adapters.select_connection import IOLoop
 
@@ -23,12 +24,16 @@ from .effects.port import Effect
 from .effects.rate import Rate
 from .effects.workers import Workers
 from .failures import OverflowingError, explain
-from .ledger import ClockError, Ledger
+from .ledgers import desk
+from .ledgers.port import AwayError, ClockError, Ledger, Remote
 from .logs import fields, log
 from .route import Route
 from .settings import Settings
 from .suspects import Suspects
 from .systemd import Notifier
+
+if TYPE_CHECKING:
+    from .ledgers.watch import Watch
 
 # Limits for a broker that answers heartbeats, and perhaps nothing else.
 SETUP_SECONDS = 30.0  # from the open connection to consuming
@@ -39,16 +44,18 @@ FORGET_PERIOD = 600.0  # seconds between two searches for orders past their rete
 class Service:
     """The work of one process: a loop, a ledger, and one connection after another."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, effect: Effect | None) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, effect: Effect | None, directory: Path) -> None:
+        """Prepare to run; `directory` keeps what the next process has to know of this one's death."""
         self._settings, self._ledger = settings, ledger
         self._tracer = tracing.tracer()
-        self._suspects = Suspects(ledger.directory)
+        self._suspects = Suspects(directory)
         self._state = health.State()
         if settings.event_exchange:
             self._state.backlog = ledger.backlog
         self._notifier = Notifier()
         self._loop: Any = IOLoop()
         wake = self._loop.add_callback_threadsafe
+        self._desk, self._watch = self._desk_of(ledger, wake)
         rate = Rate(settings.rate) if settings.rate else None
         self._workers = Workers(effect, self._state, wake, self._tracer, rate) if effect else None
         self._conn: Any = None
@@ -74,9 +81,18 @@ class Service:
         self._loop.start()
         if self._workers:
             self._workers.close()
-        self._ledger.close()
+        self._desk.close()
         log.info("stopped", extra=fields(dispatched=self._state.dispatched))
         return 0
+
+    def _desk_of(self, ledger: Ledger | Remote, wake: Callable[..., None]) -> tuple[desk.Desk, Watch | None]:
+        """Return where to ask the ledger, and what watches one on the network."""
+        if not isinstance(ledger, Remote):
+            return desk.AtOnce(ledger), None
+        from .ledgers.watch import Watch
+
+        thread = desk.InThread(ledger, wake)
+        return thread, Watch(ledger, thread, self._state, self._wake_announcer)
 
     # -- connecting -------------------------------------------------------------------
 
@@ -105,11 +121,9 @@ class Service:
         self._state.connections += 1
         if self._settings.event_exchange:
             opening = partial(self._open, "dispatch-events")
-            self._announcer = Announcer(
-                opening, self._settings, self._route.host, conn.ioloop, self._ledger, self._state
-            )
+            self._announcer = Announcer(opening, self._settings, self._route.host, conn.ioloop, self._desk, self._state)
         self._consumer = Consumer(
-            conn, self._route.host, replace(self._settings, prefetch=self._prefetch), self._ledger, self._state,
+            conn, self._route.host, replace(self._settings, prefetch=self._prefetch), self._desk, self._state,
             self._workers, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
             self._announcer.wake if self._announcer else None,
         )  # fmt: skip
@@ -219,23 +233,31 @@ class Service:
             news.append(f"STATUS={status}")
         if news:
             self._notifier.send(*news)
+        if self._watch:
+            self._watch.tick(now)
         if self._settings.retention_days and now >= self._forget_at:
-            self._forget(now)
+            self._forget()
         interval = 1.0 if self._started else 0.1  # seconds
         self._loop.call_later(min(interval, self._notifier.watchdog / 3 or interval), self._tick)
 
-    def _forget(self, now: float) -> None:
-        try:
-            forgotten = self._ledger.forget(self._settings.retention_days)
-        except sqlite3.Error as error:
-            log.warning("old orders can't be deleted now (%s)", error)
-            forgotten = 0
-        except ClockError as error:
-            if not self._clock_told:
-                log.error(
-                    "no order is deleted: %s; correct it, or restart Dispatch after the next order if it is right",
-                    error,
-                )
-            self._clock_told, forgotten = True, 0
+    def _wake_announcer(self) -> None:
+        """Orders of other hosts may have become this one's to announce."""
+        if self._announcer:
+            self._announcer.wake()
+
+    def _forget(self) -> None:
+        self._forget_at = math.inf  # until it is known whether there is more
+        work = partial(self._ledger.forget, self._settings.retention_days)
+        self._desk.ask(work, self._on_forgotten, self._on_not_forgotten)
+
+    def _on_forgotten(self, forgotten: int) -> None:
         # Each look deletes a few thousand orders at most, so that dispatching goes on in between.
-        self._forget_at = now if forgotten else now + FORGET_PERIOD
+        self._forget_at = time.monotonic() + (0 if forgotten else FORGET_PERIOD)
+
+    def _on_not_forgotten(self, error: AwayError) -> None:
+        if not isinstance(error, ClockError):
+            log.warning("old orders can't be deleted now (%s)", error)
+        elif not self._clock_told:
+            log.error("no order is deleted: %s; %s", error, error.remedy)
+            self._clock_told = True
+        self._on_forgotten(0)

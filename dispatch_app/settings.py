@@ -6,9 +6,11 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
+
+from . import database
 
 HTTP = "127.0.0.1:9672"  # where /livez, /readyz and /metrics are served by default; the roles ask there, too
 # Octets; far more than any order has. Decoded, a body takes up to 50 times its size, and MemoryMax= is 512 MiB.
@@ -17,6 +19,12 @@ RETRY_DELAYS = (1, 5, 30, 120, 300)  # seconds
 LOG_LEVELS = ("info", "warning", "error")
 CREDENTIAL = "amqp_password"  # a file in $CREDENTIALS_DIRECTORY (systemd.exec(5), LoadCredential=)
 WEBHOOK_CREDENTIAL = "webhook_secret"
+LEDGER_CREDENTIAL = "ledger_password"
+# The variables that hold what these credentials do; any other credential's file is named by a variable.
+SECRETS = {
+    CREDENTIAL: "AMQP_PASS", WEBHOOK_CREDENTIAL: "DISPATCH_WEBHOOK_SECRET",
+    LEDGER_CREDENTIAL: "DISPATCH_LEDGER_PASSWORD",
+}  # fmt: skip
 _ON, _OFF = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
@@ -73,6 +81,7 @@ class Settings:
     event_exchange: str | None  # to which each dispatched order is announced
     retry_delays: tuple[int, ...]  # seconds an order waits before each new try; after the last one it is dead-lettered
     log_level: str
+    ledger: database.Database | None  # of the whole fleet; without it each host has a ledger of its own
     retention_days: int  # 0 means for ever
     stop_seconds: int  # to drain and close; systemd's TimeoutStopSec= must be greater
 
@@ -84,7 +93,7 @@ class Settings:
 
 
 def load(env: Mapping[str, str]) -> Settings:
-    """Read all settings except the ledger's path. Raises SettingsError."""
+    """Read all settings except the state directory. Raises SettingsError."""
     reader = _Reader(env)
     tls = reader.tls()
     settings = Settings(
@@ -107,6 +116,7 @@ def load(env: Mapping[str, str]) -> Settings:
         event_exchange=reader.name("DISPATCH_EVENT_EXCHANGE", "") or None,
         retry_delays=reader.delays(),
         log_level=reader.log_level(),
+        ledger=reader.ledger(),
         retention_days=reader.number("DISPATCH_RETENTION_DAYS", 0, 0, 36500),
         stop_seconds=reader.number("DISPATCH_STOP_SECONDS", 20, 1, 3600),
     )
@@ -115,13 +125,22 @@ def load(env: Mapping[str, str]) -> Settings:
     return settings
 
 
-def ledger_path(env: Mapping[str, str]) -> Path:
-    """Return the path of the ledger, in $STATE_DIRECTORY. Raises SettingsError."""
+def ledger(env: Mapping[str, str]) -> database.Database | None:
+    """Return the ledger's database, if it is in one, whatever the other settings are. Raises SettingsError."""
+    reader = _Reader(env)
+    found = reader.ledger()
+    if reader.problems:
+        raise SettingsError(reader.problems)
+    return found
+
+
+def state_directory(env: Mapping[str, str]) -> Path:
+    """Return $STATE_DIRECTORY. Raises SettingsError."""
     directory = Path(env.get("STATE_DIRECTORY", "").partition(":")[0])  # there may be several (systemd.exec(5))
     if not (directory.is_absolute() and directory.is_dir()):
         remedy = "systemd's StateDirectory= sets it; by hand: STATE_DIRECTORY=/var/lib/dispatch"
         raise SettingsError([f"STATE_DIRECTORY is not an existing absolute directory; {remedy}"])
-    return directory / "ledger.db"
+    return directory
 
 
 class _Reader:
@@ -183,6 +202,33 @@ class _Reader:
             self._bad("AMQP_PASS", "is not set", remedy)
         return password
 
+    def ledger(self) -> database.Database | None:
+        url, variable = self._env.get("DISPATCH_LEDGER", ""), "DISPATCH_LEDGER_PASSWORD"
+        password, remedy = self._secret(variable, LEDGER_CREDENTIAL)
+        ca = self._env.get("DISPATCH_LEDGER_CA") or self._credential("DISPATCH_LEDGER_CA")
+        if not url:
+            for name, value in ((variable, password), ("DISPATCH_LEDGER_CA", ca)):
+                if value:
+                    self._bad(name, "is set but DISPATCH_LEDGER is not", "set both, or neither")
+            return None
+        try:
+            found = database.parse(url)
+        except database.AddressError as error:
+            self._bad("DISPATCH_LEDGER", error.wrong, error.remedy)
+            return None
+        if ca and not Path(ca).is_file():
+            self._bad("DISPATCH_LEDGER_CA", f"is {ca}, which is not a file that can be read", "correct the path")
+        elif ca and found.sslmode == "disable":
+            self._bad("DISPATCH_LEDGER_CA", "is set, and DISPATCH_LEDGER has sslmode=disable", "remove one of them")
+        if not password and not found.sockets:
+            self._bad(variable, "is not set but DISPATCH_LEDGER is", remedy)
+        return replace(found, password=password, ca=ca)
+
+    def _credential(self, variable: str) -> str | None:
+        """Return the path of the credential of this name in lower case, if there is one."""
+        credential = Path(self._env.get("CREDENTIALS_DIRECTORY") or "/nowhere", variable.lower())
+        return str(credential) if credential.is_file() else None
+
     def _secret(self, variable: str, credential: str) -> tuple[str, str]:
         """Return the value of a variable or else of a credential, "" for neither, and how either is given."""
         secret = self._env.get(variable, "")
@@ -211,9 +257,8 @@ class _Reader:
             self._bad(variable, "is set but AMQP_TLS is not", "set AMQP_TLS=true, or remove it")
         elif path and not Path(path).is_file():
             self._bad(variable, f"is {path}, which is not a file that can be read", "correct the path")
-        elif not path and switch in _ON and (directory := self._env.get("CREDENTIALS_DIRECTORY")):
-            credential = Path(directory, variable.lower())
-            path = str(credential) if credential.is_file() else None
+        elif not path and switch in _ON:
+            path = self._credential(variable)
         return path
 
     def http(self) -> tuple[str, int]:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from .. import __version__, topology
-from ..settings import SettingsError
+from ..settings import SECRETS, SettingsError
 from . import report as rendering
 from .case import Case
 from .checks import CHECKS
@@ -65,12 +65,14 @@ def examine() -> dict[str, Any]:
 
 
 def _redacted(evidence: str, case: Case) -> str:
-    """Evidence without the password: a journal may have it, as the Go original's does."""
-    variables = dict(case.host.environment)
+    """Evidence without the passwords: a journal may have the broker's, as the Go original's does."""
+    secrets = [case.host.environment.get(variable) for variable in SECRETS.values()]
     with contextlib.suppress(SettingsError):
-        variables["AMQP_PASS"] = case.host.settings.password
-    password = variables.get("AMQP_PASS")
-    return evidence.replace(password, "…") if password else evidence
+        settings = case.host.settings
+        secrets += [settings.password, settings.ledger.password if settings.ledger else None]
+    for secret in filter(None, secrets):
+        evidence = evidence.replace(secret, "…")
+    return evidence
 
 
 def _origin(check: str, checks: list[dict[str, str]]) -> str:

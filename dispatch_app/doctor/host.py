@@ -187,6 +187,8 @@ class Host:
     def import_failure(self) -> Done:
         """What becomes of importing all the service needs, as its user."""
         modules = "import sqlite3, ssl, pika, prometheus_client, dispatch_app.service"
+        if self.shares_ledger:
+            modules += ", psycopg"
         return self._as_user(str(self.executable), "-B", "-c", modules, cwd=self.release)
 
     def may(self, test: str, path: Path) -> bool:
@@ -232,15 +234,20 @@ class Host:
             found.update(assignments(_text(path)))
         return found
 
+    @property
+    def shares_ledger(self) -> bool:
+        """Whether the ledger is in a database."""
+        return bool(self.environment.get("DISPATCH_LEDGER"))
+
     @cached_property
     def settings(self) -> configuration.Settings:
         """The settings the service would start with. Raises SettingsError."""
         found = dict(self.environment)
         for name, path in self.credentials.items():
-            variable = "AMQP_PASS" if name == configuration.CREDENTIAL else name.upper()
+            variable = configuration.SECRETS.get(name)
             with contextlib.suppress(OSError, UnicodeDecodeError):
                 secret = path.read_text(encoding="utf-8").removesuffix("\n")
-                found.setdefault(variable, secret if variable == "AMQP_PASS" else str(path))
+                found.setdefault(variable or name.upper(), secret if variable else str(path))
         return configuration.load(found)
 
     @cached_property

@@ -8,14 +8,14 @@ the same message id. Of a long list only so much is at hand that memory does not
 from __future__ import annotations
 
 import socket
-import sqlite3
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from .. import topology
 from ..health import State
-from ..ledger import Ledger
+from ..ledgers.desk import Desk
+from ..ledgers.port import AwayError, Unannounced
 from ..logs import log
 from ..outbox import Connect, Outbox
 from ..settings import Settings
@@ -30,16 +30,15 @@ FLUSH_SECONDS = 3.0  # for the last announcements of a process that stops
 class Announcer:
     """Announces on a connection of its own for as long as the consumer's connection lasts."""
 
-    def __init__(
-        self, connect: Connect, settings: Settings, host: str, ioloop: Any, ledger: Ledger, state: State
-    ) -> None:
+    def __init__(self, connect: Connect, settings: Settings, host: str, ioloop: Any, desk: Desk, state: State) -> None:
         """Begin with what has not been announced before; `connect` opens a connection for the first announcement."""
-        self._exchange, self._ioloop, self._ledger, self._state = settings.event_exchange or "", ioloop, ledger, state
+        self._exchange, self._ioloop, self._desk, self._state = settings.event_exchange or "", ioloop, desk, state
         self._outbox = Outbox(connect, settings, host, ioloop, self._on_trouble, topology.EventExchange, AT_HAND)
         self._host = socket.gethostname()
         self._confirmed: list[int] = []  # orders to strike off the list
         self._read = 0  # the number of the last order that was read from the list
         self._scheduled = self._closed = False
+        self._asking = False  # the ledger, and has no answer yet
         self._drained: Callable[[], None] | None = None
         self.wake()
 
@@ -61,7 +60,7 @@ class Announcer:
         """Drop everything at hand: the consumer's connection is gone, or about to go."""
         if not self._closed:
             self._closed, self._state.event_obstacle = True, None
-            self._try_to_strike_off()
+            self._strike_off()
             self._outbox.abort()
 
     def _schedule(self, delay: float) -> None:
@@ -76,21 +75,48 @@ class Announcer:
         """Strike off what has been announced, and announce what comes next on the list."""
         if self._closed:
             return
-        room = AT_HAND - len(self._outbox)
-        try:
-            self._strike_off()
-            # From its beginning where nothing is at hand: the numbers of orders that were forgotten are given again.
-            orders = self._ledger.unannounced(room, self._read if room < AT_HAND else 0) if room else []
-        except sqlite3.Error as error:
-            log.warning("the ledger can't tell which orders are to be announced (%s), trying again", error)
-            self._schedule(AGAIN)
+        if self._asking:
+            self._schedule(LINGER)
             return
+        if self._confirmed:
+            self._asking = True
+            self._strike_off(self._on_struck_off, self._on_away)
+        else:
+            self._read_on()
+
+    def _on_struck_off(self) -> None:
+        self._asking = False
+        if not self._closed:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        room = AT_HAND - len(self._outbox)
+        if not room:
+            return
+        # From its beginning where nothing is at hand: the numbers of orders that were forgotten are given again.
+        after = self._read if room < AT_HAND else 0
+        self._asking = True
+        self._desk.ask(
+            partial(self._desk.ledger.unannounced, room, after), partial(self._on_list, after), self._on_away
+        )
+
+    def _on_list(self, after: int, orders: list[Unannounced]) -> None:
+        self._asking = False
+        if self._closed:
+            return
+        self._read = after
         for order in orders:
-            self._read = order.seq
+            self._read = max(self._read, order.seq)
             done = partial(self._on_confirmed, order.seq)
-            self._outbox.send(announcement(order, self._exchange, self._host, done))
+            self._outbox.send(announcement(order, self._exchange, order.host or self._host, done))
         if self._drained and not len(self._outbox):
             self._finish()
+
+    def _on_away(self, error: AwayError) -> None:
+        self._asking = False
+        log.warning("the ledger can't tell which orders are to be announced (%s), trying again", error)
+        if not (self._closed or self._scheduled):
+            self._schedule(AGAIN)
 
     def _on_confirmed(self, seq: int) -> None:
         self._confirmed.append(seq)
@@ -101,26 +127,28 @@ class Announcer:
     def _on_trouble(self, reason: str | None) -> None:
         self._state.event_obstacle = self._outbox.obstacle if reason else None
         if reason:
-            self._try_to_strike_off()
+            self._strike_off()
             if self._drained:
                 self._finish()
 
-    def _strike_off(self) -> None:
-        """Strike off what has been announced so far. Raises sqlite3.Error."""
-        if self._confirmed:
-            self._ledger.announced(self._confirmed)
-            self._confirmed = []
-
-    def _try_to_strike_off(self) -> None:
+    def _strike_off(
+        self, then: Callable[[], None] = lambda: None, otherwise: Callable[[AwayError], None] = lambda _: None
+    ) -> None:
         """Strike off what has been announced so far, for the rest may wait for long, or be lost."""
-        try:
-            self._strike_off()
-        except sqlite3.Error as error:
-            log.warning("%d orders may be announced twice (%s)", len(self._confirmed), error)
+        confirmed, self._confirmed = self._confirmed, []
+
+        def failed(error: AwayError) -> None:
+            self._confirmed = confirmed + self._confirmed
+            if self._closed:
+                log.warning("%d orders may be announced twice (%s)", len(confirmed), error)
+            otherwise(error)
+
+        if confirmed:
+            self._desk.ask(partial(self._desk.ledger.announced, confirmed), lambda _: then(), failed)
 
     def _finish(self) -> None:
         done, self._drained = self._drained, None
         if done and not self._closed:
             self._closed = True
-            self._try_to_strike_off()
+            self._strike_off()
             self._outbox.close(done)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pika
 
 from ..amqp import envelope
-from ..ledger import Unannounced
+from ..ledgers.port import Unannounced
 from ..moments import iso
 from ..outbox import Parcel
 from ..printable import to_json

@@ -13,7 +13,7 @@ import time
 from typing import cast
 
 from ..orders import Order
-from ..settings import SettingsError
+from ..settings import SECRETS, SettingsError
 from . import child
 from .deadline import left
 from .port import Breaker, EffectError
@@ -21,8 +21,8 @@ from .port import Breaker, EffectError
 START_SECONDS = 30.0  # for the import
 BACKOFF = (0.2, 30.0)  # seconds before a process is started again for the second time, and at most
 _STDERR = 2  # for the hook's standard output, too
-# What the hook has no use for: the broker's password, and the ways to speak to systemd for the service.
-_KEPT_BACK = ("AMQP_PASS", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+# What the hook has no use for: passwords, and the ways to speak to systemd for the service.
+_KEPT_BACK = (*SECRETS.values(), "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class Hook:

@@ -58,6 +58,8 @@ def disk_full(case: Case) -> Finding | None:
 def ledger_damaged(case: Case) -> Finding | None:
     if case.host.foreign:
         raise LookError(needs.FOREIGN)
+    if case.host.shares_ledger:
+        return None
     problem, state = case.state.problem(), case.state.directory
     if problem is None or state is None:
         return None
@@ -73,7 +75,7 @@ def ledger_damaged(case: Case) -> Finding | None:
 def ledger_locked(case: Case) -> Finding | None:
     if case.host.foreign:
         raise LookError(needs.FOREIGN)
-    if case.state.ledger is None:
+    if case.state.ledger is None or case.host.shares_ledger:
         return None
     before = case.state.lock()
     if before is None:

@@ -35,7 +35,7 @@ def password_readable(case: Case) -> Finding | None:
                               "the play makes it a credential.")  # fmt: skip
     files = [path for path in case.host.environment_files if path.is_file()]
     secret = [path for path in files if "AMQP_PASS=" in path.read_text(encoding="utf-8", errors="replace")]
-    secret += [path for name, path in case.host.credentials.items() if name != "amqp_tls_ca"]
+    secret += [path for name, path in case.host.credentials.items() if not name.endswith("_ca")]
     for path in secret:
         above = path.parent.stat().st_mode if path.parent.exists() else 0
         if path.exists() and path.stat().st_mode & 0o077 and above & 0o001:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from dispatch_app import __main__
 from dispatch_app.amqp.connection import Delivery
 from dispatch_app.consumer import Consumer
-from dispatch_app.ledger import Ledger
+from dispatch_app.ledgers.sqlite import SqliteLedger
 
 SPANS = "TEST_SPANS"  # variable: the file to write spans to
 COUNTDOWN = "COUNTDOWN"  # variable: after how many passes the crash comes
@@ -51,7 +51,7 @@ def killed_after_the_effect() -> None:
 
 def killed_before_the_commit() -> None:
     """Die where orders are written in a transaction that isn't committed."""
-    countdown, init = _Countdown(), Ledger.__init__
+    countdown, init = _Countdown(), SqliteLedger.__init__
 
     class Database:
         def __init__(self, db: Any) -> None:
@@ -65,23 +65,23 @@ def killed_before_the_commit() -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._db, name)
 
-    def init_over(self: Ledger, *arguments: Any) -> None:
+    def init_over(self: SqliteLedger, *arguments: Any) -> None:
         init(self, *arguments)
         database: Any = Database(self._db)
         self._db = database
 
-    Ledger.__init__ = init_over  # type: ignore[assignment,method-assign]  # a fault, on purpose
+    SqliteLedger.__init__ = init_over  # type: ignore[assignment,method-assign]  # a fault, on purpose
 
 
 def killed_before_it_strikes_off() -> None:
     """Die where announcements are confirmed, and their orders still on the list of those to be announced."""
-    countdown, announced = _Countdown(), Ledger.announced
+    countdown, announced = _Countdown(), SqliteLedger.announced
 
-    def strike_off_or_die(self: Ledger, orders: Sequence[int]) -> None:
+    def strike_off_or_die(self: SqliteLedger, orders: Sequence[int]) -> None:
         countdown.pass_or_die()
         announced(self, orders)
 
-    Ledger.announced = strike_off_or_die  # type: ignore[method-assign]  # a fault, on purpose
+    SqliteLedger.announced = strike_off_or_die  # type: ignore[method-assign]  # a fault, on purpose
 
 
 def acknowledges_first() -> None:
@@ -99,7 +99,7 @@ def acknowledges_first() -> None:
 
 def stuck_over_an_order() -> None:
     """Never come back from a commit."""
-    Ledger.record = lambda *_: time.sleep(3600)  # type: ignore[assignment,method-assign]  # a fault, on purpose
+    SqliteLedger.record = lambda *_: time.sleep(3600)  # type: ignore[assignment,method-assign]  # a fault, on purpose
 
 
 def traced() -> None:

@@ -10,7 +10,7 @@ from pika.exceptions import StreamLostError
 
 from dispatch_app.__main__ import EX_CONFIG, EX_DATAERR, EX_IOERR, EX_UNAVAILABLE, _show, main
 from dispatch_app.deadletters import Letter, Message
-from dispatch_app.ledger import Ledger
+from dispatch_app.ledgers.sqlite import SqliteLedger
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("AMQP_HOST", "AMQP_PASS", "CREDENTIALS_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
-    ledger = Ledger(tmp_path / "ledger.db")
+    ledger = SqliteLedger(tmp_path / "ledger.db")
     ledger.record([("a", "ann", 1.5, 2, "c-1", 0), ("b", "bob", None, None, None, 1)])
     yield tmp_path
     ledger.close()
@@ -77,7 +77,7 @@ def test_nothing_that_others_wrote_moves_the_cursor_or_forges_a_row(
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evil = "\x1b[2J\x1b[31mFAKE\rrow\nnext\x7f\x85\x9b\u2028\u202e\u2066"
-    ledger = Ledger(state / "ledger.db")
+    ledger = SqliteLedger(state / "ledger.db")
     ledger.record([("esc-1", evil, None, None, evil, 0)])
     ledger.close()
     for option in ([], ["--json"]):

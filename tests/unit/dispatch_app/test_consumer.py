@@ -18,7 +18,9 @@ from dispatch_app.effects.port import Breaker
 from dispatch_app.effects.rate import Rate
 from dispatch_app.effects.workers import Workers
 from dispatch_app.health import State
-from dispatch_app.ledger import Ledger, read
+from dispatch_app.ledgers.desk import AtOnce, Desk
+from dispatch_app.ledgers.port import Filter, Ledger
+from dispatch_app.ledgers.sqlite import SqliteLedger, read
 from dispatch_app.orders import Order
 from dispatch_app.settings import load
 from dispatch_app.suspects import Suspects
@@ -136,9 +138,12 @@ class Call:
 class Bench:
     """A consumer on a stand-in broker with a real ledger, and with an effect if it is given a function."""
 
-    def __init__(self, path: Path, effect: Callable[[Order], object] | None = None, rate: Rate | None = None) -> None:
+    def __init__(
+        self, path: Path, effect: Callable[[Order], object] | None = None, rate: Rate | None = None,
+        desk: Callable[[Ledger], Desk] = AtOnce,
+    ) -> None:  # fmt: skip
         self.path = path
-        self.ledger = Ledger(path)
+        self.ledger = SqliteLedger(path)
         self.state = State()
         self.broker = Broker()
         self.lost: list[Exception] = []
@@ -150,7 +155,7 @@ class Bench:
             connection,
             "a",
             settings,
-            self.ledger,
+            desk(self.ledger),
             self.state,
             self.workers,
             None,
@@ -183,7 +188,7 @@ class Bench:
         self.ledger.close()
 
     def recorded(self) -> list[str]:
-        return sorted(order["id"] for order in read(self.path, 1000, {}))
+        return sorted(order["id"] for order in read(self.path, 1000, Filter()))
 
     def confirm(
         self, tag: int, name: str = "Basic.Ack", several: bool = False, to: Callable[[Any], None] | None = None

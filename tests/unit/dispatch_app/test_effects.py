@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from dispatch_app.effects import breaker, workers
 from dispatch_app.effects.port import EffectError
 from dispatch_app.effects.rate import Rate
+from dispatch_app.ledgers.port import AwayError
 from dispatch_app.orders import Order
 
 from .test_consumer import Bench, Call
@@ -183,7 +183,7 @@ def test_orders_whose_effect_has_come_about_wait_for_the_ledger_and_have_it_once
 
     def record(rows: object) -> list[int]:
         if full:
-            raise sqlite3.OperationalError("database or disk is full")
+            raise AwayError("database or disk is full", "free it")
         return real(rows)  # type: ignore[arg-type]
 
     bench.ledger.record = record  # type: ignore[method-assign]

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dispatch_app.ledger import ClockError, Ledger, LedgerError, Row, backup, read
+from dispatch_app.ledgers.port import AwayError, ClockError, Filter, LedgerError, Row
+from dispatch_app.ledgers.sqlite import SqliteLedger, backup, read
 from dispatch_app.service import Service
 from dispatch_app.settings import load
 
+ANY = Filter()
 SETTINGS = load({"AMQP_HOST": "a", "AMQP_PASS": "b"})
 
 
@@ -28,45 +30,44 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
+def ledger(path: Path) -> Iterator[SqliteLedger]:
     path.parent.mkdir()
-    opened = Ledger(path)
+    opened = SqliteLedger(path)
     yield opened
     opened.close()
 
 
-def ids(path: Path, limit: int = 100, **filters: object) -> list[str]:
-    return [order["id"] for order in read(path, limit, {f"{name} = ?": value for name, value in filters.items()})]
+def ids(path: Path, limit: int = 100, wanted: Filter = ANY) -> list[str]:
+    return [order["id"] for order in read(path, limit, wanted)]
 
 
-def test_orders_are_kept_and_read_newest_first(ledger: Ledger, path: Path) -> None:
+def test_orders_are_kept_and_read_newest_first(ledger: SqliteLedger, path: Path) -> None:
     assert ledger.record([row("a"), row("b", "v")]) == []
     assert ledger.record([row("c")]) == []
     assert ids(path) == ["c", "b", "a"]
     assert ids(path, limit=1) == ["c"]
-    assert ids(path, user="v") == ["b"]
-    assert ids(path, id="zzz") == []
-    (order,) = read(path, 9, {"id = ?": "a"})
+    assert ids(path, wanted=Filter(user="v")) == ["b"]
+    assert ids(path, wanted=Filter(id="zzz")) == []
+    (order,) = read(path, 9, Filter(id="a"))
     assert (order["user"], order["total"], order["items"], order["correlation_id"]) == ("u", 1.5, 2, "corr")
 
 
-def test_duplicates_are_found_across_batches_and_within_one(ledger: Ledger, path: Path) -> None:
+def test_duplicates_are_found_across_batches_and_within_one(ledger: SqliteLedger, path: Path) -> None:
     ledger.record([row("a")])
     assert ledger.record([row("b"), row("a"), row("c"), row("c"), row("b")]) == [1, 3, 4]
     assert ledger.record([row("a"), row("b")]) == [0, 1]
     assert sorted(ids(path)) == ["a", "b", "c"]
 
 
-def test_known(ledger: Ledger) -> None:
+def test_known(ledger: SqliteLedger) -> None:
     ledger.record([row("a")])
-    assert ledger.known("a")
-    assert not ledger.known("b")
+    assert ledger.known(["a", "b"]) == {"a"}
 
 
-def test_a_failed_batch_leaves_nothing_and_can_be_tried_again(ledger: Ledger, path: Path) -> None:
+def test_a_failed_batch_leaves_nothing_and_can_be_tried_again(ledger: SqliteLedger, path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
+    with pytest.raises(AwayError, match="locked"):
         ledger.record([row("a")])
     other.execute("ROLLBACK")
     other.close()
@@ -74,22 +75,22 @@ def test_a_failed_batch_leaves_nothing_and_can_be_tried_again(ledger: Ledger, pa
     assert ledger.record([row("a")]) == []
 
 
-def test_a_full_disk_is_an_error_and_no_loss(ledger: Ledger, path: Path) -> None:
+def test_a_full_disk_is_an_error_and_no_loss(ledger: SqliteLedger, path: Path) -> None:
     ledger.record([row("before")])
     ledger._db.execute("PRAGMA max_page_count=1")  # SQLite then answers as for a full disk
     pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
     ledger._db.execute(f"PRAGMA max_page_count={pages}")
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(AwayError, match="full"):
         ledger.record([row(f"{number:0100}") for number in range(1000)])
     assert ids(path) == ["before"]
 
 
-def test_every_commit_is_synced(ledger: Ledger) -> None:
+def test_every_commit_is_synced(ledger: SqliteLedger) -> None:
     assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
 
-def test_retention_forgets_the_old_in_bites(ledger: Ledger, path: Path) -> None:
+def test_retention_forgets_the_old_in_bites(ledger: SqliteLedger, path: Path) -> None:
     ledger.record([row(f"old-{number}") for number in range(5)])
     ledger._db.execute("UPDATE orders SET dispatched_at = 1000")
     ledger.record([row("new")])
@@ -103,7 +104,7 @@ DAY = 86_400_000  # milliseconds
 
 
 def test_orders_recorded_while_the_clock_was_ahead_don_t_keep_others_from_being_forgotten(
-    ledger: Ledger, path: Path
+    ledger: SqliteLedger, path: Path
 ) -> None:
     ledger.record([row(f"ahead-{number}") for number in range(5000)])
     ledger._db.execute("UPDATE orders SET dispatched_at = dispatched_at + ?", (400 * DAY,))
@@ -115,20 +116,20 @@ def test_orders_recorded_while_the_clock_was_ahead_don_t_keep_others_from_being_
 
 
 def test_nothing_is_forgotten_while_the_clock_is_far_ahead(
-    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ledger: SqliteLedger, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger.record([row("a"), row("b")])
     ledger.close()
     now = time.time() + 100 * 86400
-    monkeypatch.setattr("dispatch_app.ledger.time.time", lambda: now)
-    monkeypatch.setattr("dispatch_app.ledger.time.time_ns", lambda: int(now * 1e9))
-    opened = Ledger(path)
+    monkeypatch.setattr("dispatch_app.ledgers.sqlite.time.time", lambda: now)
+    monkeypatch.setattr("dispatch_app.ledgers.sqlite.time.time_ns", lambda: int(now * 1e9))
+    opened = SqliteLedger(path)
     opened.record([row("c")])  # which is recorded as of then
     with pytest.raises(ClockError):
         opened.forget(days=30)
-    service = Service(replace(SETTINGS, retention_days=30), opened, None)
+    service = Service(replace(SETTINGS, retention_days=30), opened, None, path.parent)
     for _ in range(3):
-        service._forget(0.0)
+        service._forget()
     assert [record.message.partition(":")[0] for record in caplog.records] == ["no order is deleted"]
     service._loop.close()
     assert opened.forget(days=101) == 0
@@ -138,11 +139,11 @@ def test_nothing_is_forgotten_while_the_clock_is_far_ahead(
 
 def test_a_long_run_is_no_clock_ahead(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.parent.mkdir()
-    opened = Ledger(path)
+    opened = SqliteLedger(path)
     opened.record([row("a")])
     later, ticks = time.time() + 100 * 86400, time.monotonic() + 100 * 86400
-    monkeypatch.setattr("dispatch_app.ledger.time.time", lambda: later)
-    monkeypatch.setattr("dispatch_app.ledger.time.monotonic", lambda: ticks)
+    monkeypatch.setattr("dispatch_app.ledgers.sqlite.time.time", lambda: later)
+    monkeypatch.setattr("dispatch_app.ledgers.sqlite.time.monotonic", lambda: ticks)
     assert opened.forget(days=30) == 1
     opened.close()
 
@@ -151,23 +152,23 @@ def test_a_damaged_file_is_told_from_one_that_cannot_be_opened(tmp_path: Path) -
     damaged = tmp_path / "ledger.db"
     damaged.write_bytes(b"no database at all" * 300)
     with pytest.raises(LedgerError, match="is damaged") as caught:
-        Ledger(damaged)
+        SqliteLedger(damaged)
     assert caught.value.damaged
     with pytest.raises(LedgerError, match="is no use") as caught:
-        Ledger(tmp_path / "missing" / "ledger.db")
+        SqliteLedger(tmp_path / "missing" / "ledger.db")
     assert not caught.value.damaged
 
 
 def test_damage_inside_is_found_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    ledger = Ledger(path)
+    ledger = SqliteLedger(path)
     ledger.record([row(f"order-{number}") for number in range(2000)])
     ledger.close()
     content = bytearray(path.read_bytes())
     content[8 * 4096 : 12 * 4096] = b"\xa5" * (4 * 4096)
     path.write_bytes(content)
     with pytest.raises(LedgerError, match="is damaged"):
-        Ledger(path)
+        SqliteLedger(path)
 
 
 def test_a_backup_is_whole_while_the_ledger_is_written(path: Path, tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_a_backup_is_whole_while_the_ledger_is_written(path: Path, tmp_path: Pat
     batch = 50
 
     def write() -> None:
-        ledger = Ledger(path)
+        ledger = SqliteLedger(path)
         numbers = itertools.count()
         while not enough.is_set():
             ledger.record([row(f"order-{next(numbers)}") for _ in range(batch)])
@@ -210,6 +211,6 @@ def test_a_backup_overwrites_nothing(path: Path, tmp_path: Path) -> None:
     assert target.read_text() == "keep me"
 
 
-def test_size_counts_the_log_too(ledger: Ledger, path: Path) -> None:
+def test_size_counts_the_log_too(ledger: SqliteLedger, path: Path) -> None:
     ledger.record([row("a")])
     assert ledger.size() > path.stat().st_size

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatch_app import orders
-from dispatch_app.ledger import Ledger
+from dispatch_app.ledgers.sqlite import SqliteLedger
 from dispatch_app.orders import MAX_ID, MAX_USER, InvalidOrderError, Order, parse
 from dispatch_app.publish import sample
 from dispatch_app.settings import MAX_BODY
@@ -197,7 +197,7 @@ def test_the_ledger_can_store_whatever_is_an_order(tmp_path_factory: pytest.Temp
     except InvalidOrderError:
         return
     path: Path = tmp_path_factory.mktemp("ledger") / "ledger.db"
-    ledger = Ledger(path)
+    ledger = SqliteLedger(path)
     assert ledger.record([(*order[:4], None, 0)]) == []
     ledger.close()
     db = sqlite3.connect(path)

@@ -16,7 +16,7 @@ from pika.adapters.utils import connection_workflow as workflow
 
 from dispatch_app import failures, health, probes, topology
 from dispatch_app.amqp.connection import parameters
-from dispatch_app.ledger import Backlog
+from dispatch_app.ledgers.port import Backlog
 from dispatch_app.settings import RETRY_DELAYS, load
 from dispatch_app.systemd import Notifier
 

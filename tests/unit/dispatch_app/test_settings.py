@@ -1,12 +1,13 @@
 """Settings: what is accepted, and that every bad value is named at once."""
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dispatch_app import topology
-from dispatch_app.settings import SettingsError, ledger_path, load
+from dispatch_app.settings import SettingsError, ledger, load, state_directory
 
 GOOD = {"AMQP_HOST": "10.0.0.5", "AMQP_PASS": "s3cret-word"}
 
@@ -138,10 +139,10 @@ def test_tls_files_are_credentials_where_tls_is_on_and_no_variable_names_them(tm
 
 
 def test_the_ledger_lies_in_the_first_state_directory(tmp_path: Path) -> None:
-    assert ledger_path({"STATE_DIRECTORY": f"{tmp_path}:/elsewhere"}) == tmp_path / "ledger.db"
+    assert state_directory({"STATE_DIRECTORY": f"{tmp_path}:/elsewhere"}) == tmp_path
     for directory in ("", "relative", str(tmp_path / "missing")):
         with pytest.raises(SettingsError, match="STATE_DIRECTORY"):
-            ledger_path({"STATE_DIRECTORY": directory})
+            state_directory({"STATE_DIRECTORY": directory})
 
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
@@ -179,3 +180,77 @@ def test_a_webhook_that_can_not_work_is_refused_by_name(wrong: dict[str, str], p
         load({**POSTING, **wrong})
     assert [one.startswith(problem) for one in caught.value.problems] == [True]
     assert "u:p" not in str(caught.value)
+
+
+SHARED = {**GOOD, "DISPATCH_LEDGER": "postgresql://dispatch@db-1/orders", "DISPATCH_LEDGER_PASSWORD": "s3cret-word"}
+
+
+def test_a_ledger_of_the_fleet_is_verified_and_shows_no_password(tmp_path: Path) -> None:
+    assert load(GOOD).ledger is None
+    found = load(SHARED).ledger
+    assert found
+    assert str(found) == "postgresql://dispatch@db-1:5432/orders"
+    assert "s3cret-word" not in repr(found)
+    assert found.sslmode == "verify-full"
+    (tmp_path / "ledger_password").write_text("s3cret-word\n")
+    (tmp_path / "dispatch_ledger_ca").write_text("a certificate")
+    given = {**GOOD, "DISPATCH_LEDGER": SHARED["DISPATCH_LEDGER"], "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load(given).ledger == replace(found, ca=str(tmp_path / "dispatch_ledger_ca"))
+    assert ledger({"DISPATCH_LEDGER": SHARED["DISPATCH_LEDGER"], "DISPATCH_LEDGER_PASSWORD": "s3cret-word"}) == found
+
+
+def test_a_ledger_has_several_hosts_ipv6_sockets_and_odd_names() -> None:
+    url = "postgresql://a%40b@db-1:5433,[fd00::5],db-3/a%2Fb?sslmode=require"
+    found = load({**SHARED, "DISPATCH_LEDGER": url}).ledger
+    assert found
+    assert found.parameters() == {
+        "host": "db-1,fd00::5,db-3", "port": "5433,5432,5432", "dbname": "a/b", "user": "a@b", "sslmode": "require",
+        "password": "s3cret-word",
+    }  # fmt: skip
+    socket = load({**GOOD, "DISPATCH_LEDGER": "postgresql://dispatch@%2Frun%2Fpostgresql/d"}).ledger
+    assert socket
+    assert (socket.hosts, socket.sockets, socket.password) == (("/run/postgresql",), True, "")
+    for host in ("127.0.0.1", "[::1]", "localhost", "%2Frun"):
+        assert load({**SHARED, "DISPATCH_LEDGER": f"postgresql://d@{host}/d?sslmode=disable"}).ledger
+
+
+def test_a_ca_that_is_given_is_used_and_else_those_that_the_host_trusts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, ca = tmp_path / "bundle.crt", tmp_path / "ca.crt"
+    bundle.touch()
+    ca.touch()
+    monkeypatch.setattr("dispatch_app.database._BUNDLES", (str(tmp_path / "none"), str(bundle)))
+    for env, expected in (({}, bundle), ({"DISPATCH_LEDGER_CA": str(ca)}, ca)):
+        found = load({**SHARED, **env}).ledger
+        assert found
+        assert found.parameters()["sslrootcert"] == str(expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"DISPATCH_LEDGER": "postgresql://d@db-1"}, "DISPATCH_LEDGER names no database; put its name at the end"),
+        ({"DISPATCH_LEDGER": "postgresql://d@db-1/"}, "DISPATCH_LEDGER names no database; "),
+        ({"DISPATCH_LEDGER": "postgresql://d@db-1/?sslmode=require"}, "DISPATCH_LEDGER names no database; "),
+        ({"DISPATCH_LEDGER": "postgresql://db-1/d"}, "DISPATCH_LEDGER names no user; "),
+        ({"DISPATCH_LEDGER": "postgresql://d:u-p@db-1/d"}, "DISPATCH_LEDGER holds a password; leave it out"),
+        ({"DISPATCH_LEDGER": "mysql://d@db-1/d"}, "DISPATCH_LEDGER is no URL of a PostgreSQL database; "),
+        ({"DISPATCH_LEDGER": "host=db-1 dbname=d"}, "DISPATCH_LEDGER has characters that no URL may have; "),
+        ({"DISPATCH_LEDGER": "postgresql://d@db-1,/d"}, "DISPATCH_LEDGER has '', which is no host, or host:port; "),
+        ({"DISPATCH_LEDGER": "postgresql://d@db-1:0/d"}, "DISPATCH_LEDGER has 'db-1:0', which is no host"),
+        ({"DISPATCH_LEDGER": "postgresql://d@<DB>/d"}, "DISPATCH_LEDGER is still the placeholder <DB>; "),
+        ({"DISPATCH_LEDGER": "postgresql://d@db-1/d?sslmode=prefer"}, "DISPATCH_LEDGER has sslmode=prefer; set one of"),
+        ({"DISPATCH_LEDGER": "postgresql://d@localhost,db-1/d?sslmode=disable"}, "DISPATCH_LEDGER has sslmode=disable"),
+        ({"DISPATCH_LEDGER": "postgresql://d@db-1/d?sslrootcert=/x"}, "DISPATCH_LEDGER has the parameter sslrootcert"),
+        ({"DISPATCH_LEDGER": "postgresql://d@db-1/d?password=u-p"}, "DISPATCH_LEDGER has the parameter password; "),
+        ({"DISPATCH_LEDGER_PASSWORD": ""}, "DISPATCH_LEDGER_PASSWORD is not set but DISPATCH_LEDGER is; set it, or"),
+        ({"DISPATCH_LEDGER": ""}, "DISPATCH_LEDGER_PASSWORD is set but DISPATCH_LEDGER is not; "),
+        ({"DISPATCH_LEDGER_CA": "/nowhere"}, "DISPATCH_LEDGER_CA is /nowhere, which is not a file that can be read; "),
+    ],
+)
+def test_a_ledger_that_can_not_be_is_refused_by_name(wrong: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({**SHARED, **wrong})
+    assert [one.startswith(problem) for one in caught.value.problems] == [True]
+    assert "u-p" not in str(caught.value)

@@ -163,10 +163,10 @@ SOURCES = [
             "standalone",
             "__main__",
             "settings",
+            "database",
             "failures",
             "topology",
             "tls",
-            "ledger",
             "logs",
             "printable",
             "status",
@@ -174,6 +174,7 @@ SOURCES = [
         )
     ),
     *(PACKAGE / "amqp" / f"{name}.py" for name in ("__init__", "connection")),
+    *(PACKAGE / "ledgers").glob("*.py"),
 ]
 
 

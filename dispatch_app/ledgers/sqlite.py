@@ -1,4 +1,4 @@
-"""The ledger: which orders have been dispatched, in one SQLite file.
+"""The ledger of one host: which orders it has dispatched, in one SQLite file.
 
 In WAL mode with synchronous=FULL every commit syncs the log, so an order once recorded survives a
 power cut (sqlite.org/pragma.html), and readers never wait. The order id is the key: recording an
@@ -14,13 +14,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
-# id, user, total, items, correlation id, redelivered (0 or 1)
-Row = tuple[str, "str | None", "float | None", "int | None", "str | None", int]
+from .port import AwayError, Backlog, ClockError, Filter, LedgerError, Row, Unannounced, duplicates
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS orders (
   seq INTEGER PRIMARY KEY,
@@ -35,6 +34,9 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS orders (
 _INSERT = """INSERT INTO orders (id, user, total, items, correlation_id, redelivered, dispatched_at)
   VALUES (?, ?, ?, ?, ?, ?, {now}) ON CONFLICT (id) DO NOTHING"""
 
+_COLUMNS = "id, user, total, items, correlation_id, redelivered, dispatched_at"
+_TESTS = ("dispatched_at >= ?", "id = ?", "user = ?", "correlation_id = ?")  # of a Filter's fields
+
 _UNANNOUNCED = "CREATE TABLE IF NOT EXISTS unannounced (seq INTEGER PRIMARY KEY) -- of `orders`"
 # A release that does not know the table may have forgotten such an order, and given its number to another one.
 _ORPHANS = "DELETE FROM unannounced WHERE seq NOT IN (SELECT seq FROM orders)"
@@ -42,40 +44,10 @@ _TO_ANNOUNCE = "INSERT OR IGNORE INTO unannounced SELECT seq FROM orders WHERE s
 _HAS_UNANNOUNCED = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'unannounced'"
 
 
-class Unannounced(NamedTuple):
-    """An order that is dispatched and has not been announced yet."""
-
-    seq: int
-    id: str
-    correlation_id: str | None
-    dispatched_at: int  # milliseconds since 1970, UTC
-
-
-class LedgerError(Exception):
-    """The ledger can't be used; the text says why and what to do."""
-
-    def __init__(self, path: Path, error: Exception) -> None:
-        # Of SQLite's errors, only an OperationalError says nothing against the file's content.
-        self.damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        remedy = "see that its directory exists, can be written by this user and has space"
-        if self.damaged:
-            remedy = "move it aside and put back a copy made by 'dispatch ledger backup'"
-        super().__init__(f"the ledger {path} {'is damaged' if self.damaged else 'is no use'} ({error}); {remedy}")
-
-
-class ClockError(Exception):
-    """By this clock all orders would be past their retention, though it may just be wrong."""
-
-
-class Backlog(NamedTuple):
-    """How many orders wait to be announced, and for how many seconds the first of them has."""
-
-    orders: int
-    seconds: float
-
-
-class Ledger:
+class SqliteLedger:
     """The one writer of a ledger file."""
+
+    most_held = 30.0
 
     def __init__(self, path: Path, announcing: bool = False) -> None:
         """Open the file or create it, and check it; where `announcing`, each new order is one to be announced.
@@ -83,7 +55,6 @@ class Ledger:
         Raises LedgerError.
         """
         self._path, self._announcing = path, announcing
-        self.directory = path.parent
         self._db = _open(path, "rwc")
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -106,66 +77,46 @@ class Ledger:
             newest = self._db.execute("SELECT dispatched_at FROM orders ORDER BY seq DESC LIMIT 1").fetchone()
         except sqlite3.Error as error:
             self._db.close()
-            raise LedgerError(path, error) from error
+            raise _no_use(path, error) from error
         # A time that the clock of today has not told, and the time.monotonic() since which it has gone on.
         self._opened = (newest[0] if newest else time.time() * 1000, time.monotonic())
         self._seen = 0  # the seq up to which `forget` has looked in this turn
 
     def record(self, rows: Sequence[Row]) -> list[int]:
-        """Make `rows` durable in one transaction; return the indexes of duplicates, ascending.
-
-        Raises sqlite3.Error; nothing is recorded then.
-        """
-        db = self._db
-        try:
-            db.execute("BEGIN IMMEDIATE")
+        """Make `rows` durable in one transaction; return the indexes of duplicates, ascending. Raises AwayError."""
+        with self._transaction() as db:
             last = db.execute("SELECT max(seq) FROM orders").fetchone()[0] or 0
             fresh: set[str] | None = None
             if db.executemany(_INSERT.format(now=time.time_ns() // 1_000_000), rows).rowcount < len(rows):
                 fresh = {row[0] for row in db.execute("SELECT id FROM orders WHERE seq > ?", (last,))}
             if self._announcing:
                 db.execute(_TO_ANNOUNCE, (last,))
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
-        duplicates = []
-        for index, row in enumerate(rows if fresh is not None else ()):
-            if fresh and row[0] in fresh:
-                fresh.remove(row[0])  # if the same id comes again in this batch, that is a duplicate
-            else:
-                duplicates.append(index)
-        return duplicates
+        return [] if fresh is None else duplicates(rows, fresh)
 
-    def known(self, order_id: str) -> bool:
-        """Return whether an order has been dispatched. Raises sqlite3.Error."""
-        return self._db.execute("SELECT 1 FROM orders WHERE id = ?", (order_id,)).fetchone() is not None
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Return those of `ids` that have been dispatched. Raises AwayError."""
+        with _away():
+            one = "SELECT 1 FROM orders WHERE id = ?"
+            return {order_id for order_id in ids if self._db.execute(one, (order_id,)).fetchone()}
 
     def unannounced(self, limit: int, after: int = 0) -> list[Unannounced]:
         """Return orders with a number above `after` that have not been announced yet, the first ones first.
 
-        Raises sqlite3.Error.
+        Raises AwayError.
         """
         columns = "seq, id, correlation_id, dispatched_at"
         query = f"SELECT {columns} FROM unannounced JOIN orders USING (seq) WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - all parts are ours
-        return [Unannounced(*row) for row in self._db.execute(query, (after, limit))]
+        with _away():
+            return [Unannounced(*row) for row in self._db.execute(query, (after, limit))]
 
     def announced(self, orders: Sequence[int]) -> None:
-        """Note in one transaction that the orders with these numbers have been announced. Raises sqlite3.Error."""
-        db = self._db
-        try:
-            db.execute("BEGIN IMMEDIATE")
+        """Note in one transaction that the orders with these numbers have been announced. Raises AwayError."""
+        with self._transaction() as db:
             db.executemany("DELETE FROM unannounced WHERE seq = ?", ((seq,) for seq in orders))
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
 
     def backlog(self) -> Backlog:
-        """Return what waits to be announced; any thread may ask. Raises LedgerError and sqlite3.Error."""
-        with closing(_open(self._path, "ro")) as db:
+        """Return what waits to be announced; any thread may ask. Raises LedgerError and AwayError."""
+        with _away(), closing(_open(self._path, "ro")) as db:
             (waiting,) = db.execute("SELECT count(*) FROM unannounced").fetchone()
             query = "SELECT dispatched_at FROM unannounced JOIN orders USING (seq) ORDER BY seq LIMIT 1"
             oldest = db.execute(query).fetchone()
@@ -175,21 +126,37 @@ class Ledger:
         """Delete orders older than `days`, at most `limit` of the next 10 * `limit`; return how many.
 
         Calls go through the ledger in turns. An order that has still to be announced is kept. Raises ClockError if the
-        clock can't be right, and sqlite3.Error.
+        clock can't be right, and AwayError.
         """
         now = time.time() * 1000
         if now > self._opened[0] + (time.monotonic() - self._opened[1] + days * 86400) * 1000:
-            raise ClockError("the clock is further ahead of the last order before the start than orders are kept")
+            cause = "the clock is further ahead of the last order before the start than orders are kept"
+            raise ClockError(cause, "correct it, or restart Dispatch after the next order if it is right")
         # Orders recorded while the clock was wrong stand anywhere, so the first ones tell nothing of the rest.
         # No index leads to the old ones: keeping one up to date would make each order slower.
         window = "SELECT seq, dispatched_at FROM orders WHERE seq > ? ORDER BY seq LIMIT ?"
-        last = self._db.execute(f"SELECT count(*), max(seq) FROM ({window})", (self._seen, 10 * limit)).fetchone()  # noqa: S608 - both parts are ours
         kept = "AND seq NOT IN (SELECT seq FROM unannounced)" if self._keeps else ""
         query = f"DELETE FROM orders WHERE seq IN (SELECT seq FROM ({window}) WHERE dispatched_at < ? {kept} LIMIT ?)"  # noqa: S608 - all parts are ours
-        forgotten = self._db.execute(query, (self._seen, 10 * limit, now - days * 86_400_000, limit)).rowcount
+        with _away():
+            last = self._db.execute(f"SELECT count(*), max(seq) FROM ({window})", (self._seen, 10 * limit)).fetchone()  # noqa: S608 - both parts are ours
+            forgotten = self._db.execute(query, (self._seen, 10 * limit, now - days * 86_400_000, limit)).rowcount
         if forgotten < limit:
             self._seen = last[1] if last[0] == 10 * limit else 0
         return forgotten
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commit what is done in the block, or undo all of it. Raises AwayError."""
+        db = self._db
+        with _away():
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
 
     def size(self) -> int:
         """Return how many octets the ledger and its log take on disk."""
@@ -201,23 +168,36 @@ class Ledger:
         self._db.close()
 
 
-def read(path: Path, limit: int, filters: dict[str, object]) -> Iterator[dict[str, Any]]:
-    """Yield dispatched orders, the newest first, while a service may be writing. Raises LedgerError.
-
-    `filters` maps conditions such as "id = ?" to their values; those with None are left out.
-    """
+def read(path: Path, limit: int, wanted: Filter) -> Iterator[dict[str, Any]]:
+    """Yield dispatched orders, the newest first, while a service may be writing. Raises LedgerError."""
     # Only the values come from outside, and they are bound.
-    asked = {test: value for test, value in filters.items() if value is not None}
+    asked = {test: value for test, value in zip(_TESTS, wanted, strict=True) if value is not None}
     where = f"WHERE {' AND '.join(asked)}" if asked else ""
     db = _open(path, "ro")
     db.row_factory = sqlite3.Row
     try:
-        query = f"SELECT * FROM orders {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - conditions are ours, values are bound
+        query = f"SELECT {_COLUMNS} FROM orders {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - conditions are ours, values are bound
         yield from (dict(row) for row in db.execute(query, (*asked.values(), limit)))
     except sqlite3.Error as error:
-        raise LedgerError(path, error) from error
+        raise _no_use(path, error) from error
     finally:
         db.close()
+
+
+def batches(path: Path, size: int = 1000) -> Iterator[list[dict[str, Any]]]:
+    """Yield all orders, the oldest first, and with `listed` whether they are to be announced. Raises LedgerError."""
+    with closing(_open(path, "ro")) as db:
+        db.row_factory = sqlite3.Row
+        try:
+            has = bool(db.execute(_HAS_UNANNOUNCED).fetchone()[0])
+            listed = "seq IN (SELECT seq FROM unannounced)" if has else "0"
+            query = f"SELECT seq, {_COLUMNS}, {listed} AS listed FROM orders WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - all parts are ours
+            last = 0
+            while rows := [dict(row) for row in db.execute(query, (last, size))]:
+                last = rows[-1].pop("seq")
+                yield rows
+        except sqlite3.Error as error:
+            raise _no_use(path, error) from error
 
 
 def backup(path: Path, target: Path) -> int:
@@ -235,7 +215,7 @@ def backup(path: Path, target: Path) -> int:
                 return int(copy.execute("SELECT count(*) FROM orders").fetchone()[0])
             except sqlite3.Error as error:
                 target.unlink()
-                raise LedgerError(path, error) from error
+                raise _no_use(path, error) from error
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
@@ -243,4 +223,22 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
     try:
         return sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, isolation_level=None, timeout=0.2)
     except sqlite3.Error as error:
-        raise LedgerError(path, error) from error
+        raise _no_use(path, error) from error
+
+
+@contextmanager
+def _away() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise AwayError(str(error), "see to its disk or its lock") from error
+
+
+def _no_use(path: Path, error: Exception) -> LedgerError:
+    # Of SQLite's errors, only an OperationalError says nothing against the file's content.
+    damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+    remedy = "see that its directory exists, can be written by this user and has space"
+    if damaged:
+        remedy = "move it aside and put back a copy made by 'dispatch ledger backup'"
+    text = f"the ledger {path} {'is damaged' if damaged else 'is no use'} ({error}); {remedy}"
+    return LedgerError(text, damaged)
