@@ -17,21 +17,25 @@ STATE = ROOT / ".lab"
 PAYMENT_PORT = 18080
 
 
-def lab(dispatch_hosts: int) -> Lab:
-    """The lab of ``inventories/lab``: one broker, as many Dispatch hosts as asked for, and one host of payment."""
+def lab(dispatch_hosts: int, ledger: str = "sqlite") -> Lab:
+    """The lab of ``inventories/lab``: one broker, as many Dispatch hosts as asked for, and one host of payment.
+
+    With the ledger postgresql, they share one, in a database on a host of its own.
+    """
     broker = Host("broker", "rabbitmq", 22200, ((5672, 5672), (15672, 15672)))
     payment = Host("payment-1", "payment", 22199, ((8080, PAYMENT_PORT),))
     hosts = (Host(f"dispatch-{n}", "dispatch", 22200 + n) for n in range(1, dispatch_hosts + 1))
-    return Lab("lab", STATE, (broker, *hosts, payment))
+    databases = (Host("db-1", "postgresql", 22191),) if ledger == "postgresql" else ()
+    return Lab("lab", STATE, (broker, *databases, *hosts, payment))
 
 
-def up(dispatch_hosts: int, distribution: str, artifact: str) -> None:
+def up(dispatch_hosts: int, ledger: str, distribution: str, artifact: str) -> None:
     started = time.monotonic()
     print("1/4 container engine and host image", flush=True)
     client = engine.connect(STATE)
     tag = image.ensure(client, distribution)
     print("2/4 hosts", flush=True)
-    wanted = lab(dispatch_hosts)
+    wanted = lab(dispatch_hosts, ledger)
     others = wanted.made_of_others(client, tag)
     if others:
         raise LabError(f"{', '.join(others)} stand already, made of another image than {tag}; first `make lab-down`.")
@@ -76,6 +80,9 @@ def main() -> int:
     boot = commands.add_parser("up", help="boot the hosts, provision them, send orders and show them dispatched")
     boot.add_argument("--hosts", type=int, default=1, metavar="N", help="how many Dispatch hosts (default: 1)")
     boot.add_argument("--distribution", default=image.DEFAULT, metavar="NAME", help=f"{names} (default: %(default)s)")
+    boot.add_argument(
+        "--ledger", choices=("sqlite", "postgresql"), default="sqlite", help="each host's own, or a shared one"
+    )
     boot.add_argument("--artifact", default="", metavar="PATH", help="another artifact for Dispatch")
     commands.add_parser("down", help="remove the hosts, their network, image, key and secrets")
     images = commands.add_parser("image", help="make sure of the engine and of host images, and print their tags")
@@ -85,7 +92,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.command == "up":
-            up(arguments.hosts, arguments.distribution, arguments.artifact)
+            up(arguments.hosts, arguments.ledger, arguments.distribution, arguments.artifact)
         elif arguments.command == "down":
             down()
         elif arguments.command == "matrix":

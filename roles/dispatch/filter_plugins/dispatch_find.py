@@ -38,7 +38,7 @@ def nowhere(answers: Answers) -> str:
 
 
 def _orders(host: str, answer: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """The orders a host's ledger has, a shared one with the host that dispatched each; None where it has not answered."""
+    """The orders a host's ledger has, with the host that dispatched each; None where it has not answered."""
     if answer.get("rc") != 0:
         return None
     try:

@@ -122,8 +122,8 @@ def _ledger(values: Mapping[str, Any], inventory: str) -> list[str]:
     given = {"DISPATCH_LEDGER": url, "DISPATCH_LEDGER_PASSWORD": password or "", "DISPATCH_LEDGER_CA": ca and __file__}
     _asked, problems = _consumer_s_word(given, "")
     return [
-        f"dispatch_ledger_password is not set. Put the password of dispatch_ledger's user into a vaulted file beside the "
-        f"inventory: ansible-vault create {inventory}/group_vars/all/vault.yml"
+        f"dispatch_ledger_password is not set. Put the password of dispatch_ledger's user into a vaulted file beside "
+        f"the inventory: ansible-vault create {inventory}/group_vars/all/vault.yml"
         if problem.startswith("DISPATCH_LEDGER_PASSWORD")
         else f"{re.sub(r'DISPATCH_LEDGER[A-Z_]*', lambda name: name[0].lower(), problem)}."
         for problem in problems

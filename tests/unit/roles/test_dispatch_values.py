@@ -141,8 +141,9 @@ def test_the_original_program_s_settings_are_checked_by_our_artifact(tmp_path: P
         (
             {"environment": {"DISPATCH_RETRY_DELAY": 1}},
             "dispatch_environment has the setting DISPATCH_RETRY_DELAY. Take a name that dispatch_app/README.md gives; "
-            "for AMQP_* there are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for the webhook's "
-            "secret dispatch_webhook_secret, and STATE_DIRECTORY is systemd's. The closest such name is DISPATCH_RETRY_DELAYS.",
+            "for AMQP_* there are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for the "
+            "webhook's secret dispatch_webhook_secret, and STATE_DIRECTORY is systemd's. The closest such name is "
+            "DISPATCH_RETRY_DELAYS.",
         ),
         (
             {"environment": {"DISPATCH_RETRY_DELAYS": "0"}},
