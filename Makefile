@@ -83,15 +83,20 @@ integration: dist/dispatch.zip ## The lab, the playbooks and the consumer agains
 molecule: dist/dispatch.zip ## Molecule: provision from nothing, on each of DISTRIBUTIONS that can be had here
 	python -m tests.lab matrix $(DISTRIBUTIONS)
 
+# Both parts wait most of their time. The image that both need is made first, so that they don't make it twice. Each line of
+# their output is shown at once, because they take long.
 .PHONY: test-long
 test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenarios, more seeds for faults and fuzz
-	DISPATCH_TEST_ROUNDS=2 pytest tests/integration -m long --durations=10
-	molecule test --scenario-name release
-	molecule test --scenario-name repoint
-	molecule test --scenario-name reboot
-	molecule test --scenario-name secrets
-	molecule test --scenario-name tls
-	molecule test --scenario-name go
+	python -m tests.lab image
+	$(MAKE) --no-print-directory --jobs=2 $(subst target,line,$(ONE_PIECE)) integration-long scenarios
+
+.PHONY: integration-long
+integration-long: dist/dispatch.zip
+	DISPATCH_TEST_ROUNDS=2 pytest tests/integration -m long --durations=25
+
+.PHONY: scenarios
+scenarios: dist/dispatch.zip
+	for name in release repoint reboot secrets tls go; do molecule test --scenario-name $$name; done
 
 .PHONY: bench-consumer
 bench-consumer: $(READY) ## Dispatch beside consumers in Go, pika and aio-pika (BENCH="--rate 5000 --consumers dispatch")

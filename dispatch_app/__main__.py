@@ -15,6 +15,7 @@ from typing import Any
 from . import __version__
 from . import settings as configuration
 from .arguments import moment, number, seconds
+from .moments import iso
 from .printable import escaped, to_json
 
 EX_DATAERR, EX_UNAVAILABLE, EX_IOERR, EX_CONFIG = 65, 69, 74, 78  # sysexits(3)
@@ -121,8 +122,7 @@ def orders(args: argparse.Namespace) -> int:
 
     rows = []
     for row in ledgers.read(os.environ, args.limit, Filter(args.since, args.id, args.user, args.correlation_id)):
-        moment = datetime.fromtimestamp(row["dispatched_at"] / 1000, timezone.utc)
-        row["dispatched_at"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        row["dispatched_at"] = iso(row["dispatched_at"] / 1000)
         row["redelivered"] = bool(row["redelivered"])
         rows.append(row)
     columns = ("dispatched_at", "id", "user", "items", "total", "correlation_id")

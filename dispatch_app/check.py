@@ -19,7 +19,7 @@ from . import topology
 from .amqp.connection import parameters
 from .database import Database
 from .failures import ERRORS, LEDGER, Failure, explain
-from .ledgers import postgresql
+from .ledgers import needing_libpq
 from .ledgers.port import AwayError, LedgerError
 from .settings import Settings
 
@@ -54,7 +54,7 @@ def check(settings: Settings, host: str) -> tuple[Failure | None, list[str]]:
 def check_ledger(database: Database) -> Failure | None:
     """See that the ledger of the fleet can be used; return what is in the way, if anything."""
     try:
-        postgresql("schema").examine(database)
+        needing_libpq("schema").examine(database)
     except LedgerError as error:
         cause, _, remedy = str(error).partition("; ")
     except AwayError as error:

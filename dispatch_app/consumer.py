@@ -7,7 +7,6 @@ again, and the ledger knows which of it has been recorded.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,11 +15,12 @@ from typing import Any
 
 from pika import exceptions
 
-from . import deadletters, topology
+from . import topology
 from .acknowledger import Acknowledger
 from .amqp import envelope
 from .amqp.connection import Connection, Delivery
 from .amqp.properties import correlation_id
+from .aside import Aside
 from .effects.port import EffectError
 from .effects.workers import Workers
 from .failures import OverflowingError
@@ -30,9 +30,9 @@ from .ledgers.port import AwayError, Row
 from .logs import fields, log
 from .orderlog import log_orders
 from .orders import parse
-from .outbox import Connect, Outbox, Parcel
+from .outbox import Connect, Outbox
 from .settings import Settings
-from .suspects import REASON, Suspects
+from .suspects import Suspects
 from .tracing import Tracer
 
 BATCH = 1000  # orders per commit; smaller commits rewrite more of the id index, larger ones hardly less
@@ -77,6 +77,7 @@ class Consumer:
         self._drained: Callable[[], None] | None = None
         self._declaration = topology.Declaration(settings)
         self._outbox = Outbox(connect, settings, host, conn.ioloop, self._on_trouble)
+        self._aside = Aside(self._outbox, settings, state, suspects, self._on_aside)
         conn.channel(on_open_callback=self._on_open)
 
     def close(self) -> None:
@@ -216,7 +217,7 @@ class Consumer:
                     self._suspects.take(delivery[4])
                 order = parse(body, longest)
             except Exception as error:  # whatever parsing raises, this body is the cause
-                self._bury(delivery, getattr(error, "reason", "unreadable"), error)
+                self._aside.bury(delivery, getattr(error, "reason", "unreadable"), error)
             else:
                 entry = (*order[:4], correlation_id(raw), redelivered), delivery
                 if checked is None:
@@ -275,7 +276,7 @@ class Consumer:
                 self._ready += entries
             elif not error.away:  # one that was held is left to the broker when the service stops
                 for _, delivery in entries:
-                    self._defer(delivery, order_id, error)
+                    self._aside.defer(delivery, order_id, error)
         if not self._scheduled:
             self._schedule(LINGER)
 
@@ -323,9 +324,9 @@ class Consumer:
         if self._closed:
             return
         self._held = min(self._desk.ledger.most_held, self._held * 2 or 0.1)
-        reason = f"the ledger can't be written ({error}), orders are held"
+        reason = f"the ledger can't be written ({error}); orders are held"
         self._state.set("ledger", reason)
-        log.error("%s; %s, trying again in %.1f s", reason, error.remedy, self._held)
+        log.error("%s: %s; trying again in %.1f s", reason, error.remedy, self._held)
         self._retry_at = time.monotonic() + self._held
         if not self._working:
             self._go_on()
@@ -346,37 +347,10 @@ class Consumer:
         if reason and not self._closed:
             self._acknowledger.overtake()
 
-    # -- what can't be recorded -------------------------------------------------------
-
-    def _bury(self, delivery: Delivery, reason: str, error: BaseException, order_id: str | None = None) -> None:
-        self._post(delivery, topology.dead_queue(self._settings), reason, error, order_id)
-
-    def _defer(self, delivery: Delivery, order_id: str, error: EffectError) -> None:
-        """Put an order into the next retry queue, or among the dead letters after the last one."""
-        failures = deadletters.attempts(envelope.unwrap(*delivery[3:])[2])
-        if failures < len(self._settings.retry_delays):
-            self._post(delivery, topology.retry_queue(self._settings, failures), error.reason, error, order_id)
-        else:
-            self._bury(delivery, error.reason, error, order_id)
-
-    def _post(self, delivery: Delivery, queue: str, reason: str, error: BaseException, order_id: str | None) -> None:
-        tag, _, origin, raw, body = delivery
-        raw, body, before = envelope.unwrap(raw, body)
-        notes = deadletters.annotate(before, origin, self._settings.queue, reason, error, order_id)
-        dead = queue == topology.dead_queue(self._settings)
-
-        def done() -> None:
-            (self._state.dead if dead else self._state.retried)[reason] += 1
-            level, what = (logging.ERROR, "dead-lettered") if dead else (logging.WARNING, "to be tried again")
-            log.log(level, "%s: %s", what, notes["exception-message"], extra=fields(
-                reason=reason, queue=queue, order_id=order_id, correlation_id=correlation_id(raw),
-                letter_id=notes["id"], attempt=notes["attempt"]))  # fmt: skip
-            self._octets -= len(delivery[4])
-            if reason == REASON:
-                self._suspects.forget(delivery[4])
-            self._acknowledge([tag])
-            self._count()
-            if self._drained:
-                self._work()
-
-        self._outbox.send(Parcel(queue, raw, body, notes, done))
+    def _on_aside(self, delivery: Delivery) -> None:
+        """Acknowledge what is durable in another queue."""
+        self._octets -= len(delivery[4])
+        self._acknowledge([delivery[0]])
+        self._count()
+        if self._drained:
+            self._work()

@@ -38,7 +38,7 @@ class Database:
 
     def __str__(self) -> str:
         """Return the address as a URL, without the password."""
-        where = ",".join(f"{_written(host)}:{port}" for host, port in zip(self.hosts, self.ports, strict=True))
+        where = ",".join(f"{_written(host)}:{self.ports[place]}" for place, host in enumerate(self.hosts))
         return f"postgresql://{quote(self.user)}@{where}/{quote(self.name)}"
 
     @property
@@ -87,13 +87,14 @@ def parse(url: str) -> Database:
         raise AddressError("names no user")
     if not name or "/" in name:
         raise AddressError("names no database", f"put its name at the end, as in {EXAMPLE}")
-    hosts, ports = zip(*map(_place, places.split(",")), strict=True)
-    found = Database(hosts, ports, unquote(name), unquote(user), _ssl_mode(query))
-    if found.sslmode == "disable" and not all(map(_local, hosts)):
+    found = [_place(place) for place in places.split(",")]
+    hosts, ports = tuple(host for host, _ in found), tuple(port for _, port in found)
+    mode = _ssl_mode(query)
+    if mode == "disable" and not all(map(_local, hosts)):
         raise AddressError(
             "has sslmode=disable, and a host that is not this machine", "leave it out, or set sslmode=verify-full"
         )
-    return found
+    return Database(hosts, ports, unquote(name), unquote(user), mode)
 
 
 def _place(text: str) -> tuple[str, int]:

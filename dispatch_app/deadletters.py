@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import pika
@@ -12,6 +12,7 @@ import pika
 from . import topology
 from .amqp import connection, envelope, properties
 from .amqp.properties import RawProperties
+from .moments import iso
 from .settings import Settings
 
 
@@ -35,7 +36,7 @@ def annotate(
         "reason": reason,
         "exception-type": getattr(error, "kind", type(error).__name__),
         "exception-message": str(error),
-        "first-seen": before.get("first-seen", _now()),
+        "first-seen": before.get("first-seen", iso(time.time())),
         "exchange": before.get("exchange", origin[1:key_at].decode("utf-8", "replace")),
         "routing-key": before.get("routing-key", origin[key_at + 1 :].decode("utf-8", "replace")),
         "queue": queue,
@@ -43,10 +44,6 @@ def annotate(
     }
     # Some come from the message, where they may be anything; as bounded text they fit into a header.
     return {**{name: envelope.text(note) for name, note in notes.items()}, "attempt": attempts(before) + 1}
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Message(NamedTuple):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 STUCK = 30.0  # seconds without a beat of the work loop before /livez fails
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)  # bounds of what usually takes milliseconds
 
 
 class Histogram:
@@ -52,9 +53,9 @@ class State:
         self.retried: Counter[str] = Counter()
         self.dead: Counter[str] = Counter()
         self.effects: Counter[tuple[str, str]] = Counter()  # by effect and outcome; empty where there is no effect
-        self.effect_seconds = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
+        self.effect_seconds = Histogram(*_SECONDS)
         self.batch = Histogram(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-        self.ack = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
+        self.ack = Histogram(*_SECONDS)
 
     def set(self, part: str, reason: str | None) -> None:
         """Note the reason why `part` keeps the service from being ready; None if it doesn't."""
@@ -112,10 +113,10 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
                 for labels, count in sorted(state.effects.copy().items()):
                     family.add_metric(labels, count)
                 yield family
-                since = state.held[1] if state.held else time.monotonic()
+                held = state.held  # the work loop may change it between two looks
                 text = "For how long orders have been held because the other side of their effect is away"
-                yield gauge("effect_held_seconds", text, time.monotonic() - since)
-                yield histogram("effect_seconds", "From the begin to the end of an effect", state.effect_seconds)
+                yield gauge("effect_held_seconds", text, time.monotonic() - held[1] if held else 0.0)
+                yield histogram("effect_seconds", "From the start of an effect to its end", state.effect_seconds)
             yield counter("connections", "Connections opened", state.connections)
             yield counter("connection_losses", "Connections lost or refused", state.losses)
             yield gauge("ready", "1 while consuming", not state.reasons)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from datetime import datetime, timezone
 
+from .moments import iso
 from .printable import escaped, to_json
 
 log = logging.getLogger("dispatch")
@@ -25,7 +25,7 @@ class Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text or as JSON."""
         message, extra = record.getMessage(), getattr(record, "fields", {})
-        time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")[:23] + "Z"
+        time = iso(record.created)
         if self._text:
             said = (time, record.levelname, message, *(f"{name}={value}" for name, value in extra.items()))
             return escaped(" ".join(said))

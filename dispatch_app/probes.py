@@ -44,7 +44,7 @@ def _serve_when_possible(address: tuple[str, int], state: health.State, ledger_b
         except OSError as error:
             trouble = f"{where} can't be used ({error.strerror or error})"
             if trouble != state.unserved:
-                log.error("%s; free it or set another address:port, orders are consumed meanwhile", trouble)
+                log.error("%s; free it or set another address:port; orders are consumed meanwhile", trouble)
             state.unserved = trouble
             time.sleep(delay)
             delay = min(BACKOFF[1], delay * 2)
@@ -154,12 +154,11 @@ class _Handler(BaseHTTPRequestHandler):
         age, reasons, path = time.monotonic() - state.beat, state.reasons.values(), self.path.partition("?")[0]
         status, body = 404, b"see /livez, /readyz and /metrics\n"
         if path in ("/livez", "/health"):
-            status, body = 200 if age < health.STUCK else 503, f"work loop seen {age:.1f} s ago\n".encode()
+            status, body = 200 if age < health.STUCK else 503, f"work loop last seen {age:.1f} s ago\n".encode()
         elif path in ("/readyz", "/ready"):
-            status, body = (
-                503 if reasons else 200,
-                ("\n".join(reasons) or (state.held or ("consuming",))[0]).encode() + b"\n",
-            )
+            held = state.held  # the work loop may change it between two looks
+            said = "\n".join(reasons) or (held[0] if held else "consuming")
+            status, body = 503 if reasons else 200, f"{said}\n".encode()
         elif path == "/metrics":
             status, body = 200, health.exposition(state, self.server.ledger_bytes())
         self._begin(status, body)

@@ -126,9 +126,7 @@ class Service:
         self._state.connections += 1
         if self._settings.event_exchange:
             opening = partial(self._open, "dispatch-events")
-            self._announcer = Announcer(
-                opening, self._settings, self._host(), conn.ioloop, self._desk, self._state
-            )  # fmt: skip
+            self._announcer = Announcer(opening, self._settings, self._host(), conn.ioloop, self._desk, self._state)
         self._consumer = Consumer(
             conn, self._host(), replace(self._settings, prefetch=self._prefetch), self._desk, self._state,
             self._workers, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
@@ -230,9 +228,12 @@ class Service:
         elif not self._started:
             # Type=notify waits for READY=1: an absent broker must not make the start fail, but a hang must.
             news.append("EXTEND_TIMEOUT_USEC=30000000")
-        status = reasons[0] if reasons else f"consuming {self._settings.queue}"
-        if self._state.held and not reasons:
+        if reasons:
+            status = reasons[0]
+        elif self._state.held:
             status = self._state.held[0]
+        else:
+            status = f"consuming {self._settings.queue}"
         if self._state.unserved:
             status += f"; {self._state.unserved}"
         if status != self._status and not self._stopping:

@@ -91,10 +91,7 @@ class Server:
 
     def kill(self) -> None:
         """Kill all processes at once, as a power cut does."""
-        processes = self._processes()
-        for pid in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         self._ended()
 
     def stop(self) -> None:
@@ -105,13 +102,11 @@ class Server:
 
     def freeze(self) -> None:
         """Have no process do anything, though the kernel still answers for them."""
-        for pid in self._processes():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """End a freeze."""
-        for pid in self._processes():
-            os.kill(pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def remove(self) -> None:
         """Stop, and remove the cluster."""
@@ -143,11 +138,16 @@ class Server:
             done = conn.execute(statement, values or None)
             return done.fetchall() if done.description else []
 
-    def _processes(self) -> list[int]:
+    def processes(self) -> list[int]:
+        """Return the ids of the server's processes, the main one first."""
         assert self._process
         main = self._process.pid
-        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-        return [main, *map(int, children)]
+        return [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
+
+    def _signal(self, number: int) -> None:
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _ended(self) -> None:
         assert self._process

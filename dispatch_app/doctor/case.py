@@ -6,6 +6,7 @@ from functools import cached_property
 
 from .. import topology
 from .broker import Broker, Depth
+from .database import SharedLedger
 from .host import Host
 from .process import Process
 from .state import State
@@ -23,6 +24,12 @@ class Case:
     def broker(self) -> Broker:
         """The broker of the service's settings. Raises SettingsError."""
         return Broker(self.host.settings)
+
+    @cached_property
+    def database(self) -> SharedLedger | None:
+        """The database of the ledger, if it is in one. Raises SettingsError."""
+        ledger = self.host.settings.ledger
+        return SharedLedger(ledger) if ledger else None
 
     @cached_property
     def depths(self) -> dict[str, Depth | None]:

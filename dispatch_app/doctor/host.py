@@ -187,6 +187,8 @@ class Host:
     def import_failure(self) -> Done:
         """What becomes of importing all the service needs, as its user."""
         modules = "import sqlite3, ssl, pika, prometheus_client, dispatch_app.service"
+        if self.shares_ledger:
+            modules += ", psycopg"
         return self._as_user(str(self.executable), "-B", "-c", modules, cwd=self.release)
 
     def may(self, test: str, path: Path) -> bool:
@@ -231,6 +233,11 @@ class Host:
         for path in self.environment_files:
             found.update(assignments(_text(path)))
         return found
+
+    @property
+    def shares_ledger(self) -> bool:
+        """Whether the ledger is in a database."""
+        return bool(self.environment.get("DISPATCH_LEDGER"))
 
     @cached_property
     def settings(self) -> configuration.Settings:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..printable import escaped
-from .table import AREAS, BROKER, CONTROLLER, ERROR, FOUND, HOST, OK, SKIPPED, UNKNOWN, WARNING
+from .table import AREAS, BROKER, CONTROLLER, DATABASE, ERROR, FOUND, HOST, OK, SKIPPED, UNKNOWN, WARNING
 
 _WIDTH = 110  # columns of a terminal
 # Of each state: what a terminal shows, what the page shows, and what that means.
@@ -134,7 +134,8 @@ def _where(finding: Mapping[str, Any], here: str, hosts: Iterable[str] = ()) -> 
     """Where a fix is run; what several hosts can mend, one of them is to."""
     where = finding["fix"]["where"]
     one = f"on one of {', '.join(map(printable, hosts))}" if len(list(hosts)) > 1 else "on the host"
-    return {CONTROLLER: here, HOST: f"{one}, as root", BROKER: "on the broker, as root"}[where]
+    return {CONTROLLER: here, HOST: f"{one}, as root", BROKER: "on the broker, as root",
+            DATABASE: "on the database's server, as root"}[where]  # fmt: skip
 
 
 # -- the page -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ AREAS = ("release", "service", "settings", "ledger", "network", "login", "queues
 ERROR, WARNING = "error", "warning"
 OK, FOUND, SKIPPED, UNKNOWN = "ok", "found", "skipped", "unknown"
 # Where a fix is run; HOST and BROKER are also what a finding can be about.
-HOST, BROKER, CONTROLLER = "host", "broker", "controller"
+HOST, BROKER, DATABASE, CONTROLLER = "host", "broker", "database", "controller"
 
 # What the roles call things on a host; tests/unit/dispatch_app/doctor/test_constants.py holds these to the roles.
 NAME, USER, HOME = "dispatch", "roboshop", "/app"

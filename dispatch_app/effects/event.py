@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 import pika
 
 from ..amqp import envelope
 from ..ledgers.port import Unannounced
+from ..moments import iso
 from ..outbox import Parcel
 from ..printable import to_json
 from ..topology import EVENT
@@ -40,9 +40,7 @@ class Announcement(Parcel):
 
 def announcement(order: Unannounced, exchange: str, host: str, done: Callable[[], None]) -> Announcement:
     """Return the message for one order; `done` is called once a queue has it."""
-    moment = datetime.fromtimestamp(order.dispatched_at / 1000, timezone.utc)
-    dispatched_at = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    message_id = _message_id(order.id)
+    dispatched_at, message_id = iso(order.dispatched_at / 1000), _message_id(order.id)
     data = {"order_id": order.id, "dispatched_at": dispatched_at, "host": host, "correlation_id": order.correlation_id}
     event = {
         "specversion": "1.0", "type": EVENT, "source": f"/dispatch/{host}", "id": message_id, "time": dispatched_at,

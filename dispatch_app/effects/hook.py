@@ -15,6 +15,7 @@ from typing import cast
 from ..orders import Order
 from ..settings import SECRETS, SettingsError
 from . import child
+from .deadline import left
 from .port import Breaker, EffectError
 
 START_SECONDS = 30.0  # for the import
@@ -89,7 +90,7 @@ class Hook:
         until = time.monotonic() + seconds
 
         def read(count: int) -> bytes:
-            self._socket.settimeout(max(0.001, until - time.monotonic()))
+            self._socket.settimeout(left(until))
             return self._socket.recv(count)
 
         try:

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from ..orders import Order
 from ..settings import Webhook as Endpoint
 from .breaker import CircuitBreaker
+from .deadline import left
 from .port import Breaker, EffectError
 
 THREADS = 8
@@ -119,7 +120,7 @@ class Webhook:
         self, connection: http.client.HTTPConnection, body: bytes, headers: dict[str, str], until: float
     ) -> tuple[int, http.client.HTTPMessage]:
         try:
-            connection.timeout = _left(until)
+            connection.timeout = left(until)
             if connection.sock:
                 connection.sock.settimeout(connection.timeout)
             connection.response_class = partial(_Response, until)  # type: ignore[assignment]  # as it is called
@@ -155,7 +156,7 @@ class _Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(_left(self._until))
+        self._sock.settimeout(left(self._until))
         read: int | None = self._file.readinto(buffer)
         return read
 
@@ -180,11 +181,6 @@ def _json(document: dict[str, Any]) -> str:
         return json.dumps(document, separators=(",", ":"), allow_nan=False)
     except ValueError:
         return _json(json.loads(json.dumps(document), parse_constant=lambda _: None))
-
-
-def _left(until: float) -> float:
-    """Return the seconds until then, and never 0, which would mean not to wait for the network at all."""
-    return max(0.001, until - time.monotonic())
 
 
 def _seconds(after: str | None) -> float:

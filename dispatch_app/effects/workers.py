@@ -163,10 +163,10 @@ class Workers:
         if error and error.away:
             if not state.held:
                 log.error("%s: %s; orders are held until it is back", error.reason, error)
-            state.held = f"{error}, orders are held", state.held[1] if state.held else time.monotonic()
+            state.held = f"{error}; orders are held", state.held[1] if state.held else time.monotonic()
             if not effect.breaker:  # what is away is no endpoint: the release is at fault, and must not go live
                 state.set("effect", state.held[0])
         elif state.held:
             state.held = None
             state.set("effect", None)
-            log.info("the %s is back, orders go on", effect.name)
+            log.info("the %s is back; orders go on", effect.name)

@@ -17,7 +17,7 @@ def opened(settings: configuration.Settings, directory: Path) -> Ledger:
     """Return the service's ledger; a file is ready for use then, and a database may be away. Raises LedgerError."""
     announcing = bool(settings.event_exchange)
     if settings.ledger:
-        made: Ledger = postgresql("postgresql").PostgresqlLedger(settings.ledger, announcing)
+        made: Ledger = needing_libpq("postgresql").PostgresqlLedger(settings.ledger, announcing)
         return made
     from .sqlite import SqliteLedger
 
@@ -27,14 +27,14 @@ def opened(settings: configuration.Settings, directory: Path) -> Ledger:
 def read(env: Mapping[str, str], limit: int, wanted: Filter) -> Iterator[dict[str, Any]]:
     """Yield dispatched orders, the newest first. Raises SettingsError, LedgerError and AwayError."""
     if database := configuration.ledger(env):
-        yield from postgresql("postgresql").read(database, limit, wanted)
+        yield from needing_libpq("postgresql").read(database, limit, wanted)
     else:
         from .sqlite import read as read_file
 
         yield from read_file(configuration.state_directory(env) / NAME, limit, wanted)
 
 
-def postgresql(module: str) -> ModuleType:
+def needing_libpq(module: str) -> ModuleType:
     """Import one of the modules that need psycopg and libpq, which a host without a database has no use for.
 
     Raises LedgerError where they are missing.

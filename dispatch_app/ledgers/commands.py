@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import settings as configuration
 from ..database import Database
 from ..settings import SettingsError
-from . import NAME, postgresql, sqlite
+from . import NAME, needing_libpq, sqlite
 
 
 def backup(args: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def backup(args: argparse.Namespace) -> int:
 
 def migrate(args: argparse.Namespace) -> int:
     """Make the schema of the ledger's database, or bring it up to date; grant the service's role its rights."""
-    schema, database = postgresql("schema"), _database()
+    schema, database = needing_libpq("schema"), _database()
     owner = database
     if args.owner:
         owner = database.as_role(args.owner, _password(args.password_file) if args.password_file else "")
@@ -43,7 +43,7 @@ def migrate(args: argparse.Namespace) -> int:
 def take_over(args: argparse.Namespace) -> int:
     """Add the orders of a host's own ledger to that of the fleet."""
     database = _database()
-    taken, known = postgresql("takeover").take_over(database, args.file, args.host)
+    taken, known = needing_libpq("takeover").take_over(database, args.file, args.host)
     print(f"{taken} orders of {args.file} added to {database}, {known} were there already")
     return 0
 

@@ -46,12 +46,17 @@ class LedgerError(Exception):
         self.damaged = damaged
 
 
+# What can be in the way of a ledger.
+UNREACHABLE, REPLICA, SCHEMA = "unreachable", "replica", "schema"
+
+
 class AwayError(Exception):
     """The ledger can't be read or written now, and orders are held until it can; no order is at fault."""
 
-    def __init__(self, cause: str, remedy: str) -> None:
+    def __init__(self, cause: str, remedy: str, kind: str = UNREACHABLE) -> None:
+        """Say why and what to do; `kind` is one of those above."""
         super().__init__(cause)
-        self.remedy = remedy
+        self.remedy, self.kind = remedy, kind
 
 
 class ClockError(AwayError):

@@ -27,7 +27,7 @@ from psycopg.rows import dict_row
 from ..database import Database
 from . import statements
 from .port import AwayError, Backlog, ClockError, Filter, Row, Unannounced, duplicates
-from .schema import ENCODING, VERSION, other_version
+from .schema import check_version
 from .session import Connection, away, connect
 
 ADOPT_SECONDS = 10.0  # between two looks for orders of processes that are gone, and after a new connection
@@ -43,7 +43,7 @@ class PostgresqlLedger:
         """Prepare to connect, which happens when there is something to ask; each order is one to be announced."""
         self._database, self._announcing = database, announcing
         self._host = socket.gethostname()
-        self._owner = random.randrange(1, 1 << 31)  # noqa: S311 - no secret
+        self._process = random.randrange(1, 1 << 31)  # noqa: S311 - no secret
         self._conn: Connection | None = None
         self._lock = threading.Lock()  # held to change the connection, and to interrupt it
         # Orders of this process are from the commit after this time of the database's, and it remembers which of them
@@ -64,14 +64,14 @@ class PostgresqlLedger:
         statement = statements.RECORD_AND_LIST if self._announcing else statements.RECORD
         try:
             with self._connected() as conn:
-                given = {"host": self._host, "rows": _json(rows), "owner": self._owner, "count": len(rows)}
+                given = {"host": self._host, "rows": _json(rows), "process": self._process, "count": len(rows)}
                 answer = conn.execute(statement, given, prepare=True).fetchone()
                 assert answer  # noqa: S101 - the count of anything is one row
                 now, count, ids = answer
                 fresh = set(ids or ()) if count < len(rows) else None
                 if fresh is not None and self._unsure:
                     unsure = [row[0] for row in rows if row[0] in self._unsure]
-                    ours = conn.execute(statements.OURS, (unsure, self._host, self._settled))
+                    ours = conn.execute(statements.OURS, (unsure, self._process, self._settled))
                     fresh |= {order_id for (order_id,) in ours}
         except AwayError:
             if len(self._unsure) > _UNSURE:  # they went to other hosts, and this one need not know any more
@@ -94,7 +94,7 @@ class PostgresqlLedger:
         Those of processes that are gone become this one's, and are returned whatever their number. Raises AwayError.
         """
         with self._connected() as conn:
-            given = {"owner": self._owner, "after": after, "limit": limit, "adopted": list[int]()}
+            given = {"process": self._process, "after": after, "limit": limit, "adopted": list[int]()}
             if time.monotonic() >= self._adopt_at:
                 self._adopt_at = time.monotonic() + ADOPT_SECONDS
                 given["adopted"] = [seq for (seq,) in conn.execute(statements.ADOPT, given)]
@@ -174,11 +174,8 @@ class PostgresqlLedger:
         conn = connect(self._database)
         with self._lock:
             self._conn = conn
-        version, encoding, now, newest, _ = _one(conn, statements.BEGIN, (self._owner,))
-        if version != VERSION:
-            raise other_version(self._database, version)
-        if encoding != "UTF8":
-            raise AwayError(f"{self._database} has the encoding {encoding}", ENCODING)
+        version, now, newest, _ = _one(conn, statements.BEGIN, (self._process,))
+        check_version(self._database, version)
         self._settled = self._settled or now
         self._opened = self._opened or (newest, time.monotonic())
         self._adopt_at = time.monotonic() + ADOPT_SECONDS

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import errors, sql
 
 from ..database import Database
-from .port import AwayError
+from .port import SCHEMA, AwayError
 from .session import Connection, away, connect
 
 # What each version adds to the one before. Widths come first, because PostgreSQL pads what stands between them.
@@ -26,6 +26,7 @@ CREATE TABLE dispatch.orders (
   dispatched_at timestamptz NOT NULL DEFAULT now(),
   total double precision,
   items integer,
+  process integer NOT NULL, -- that recorded it, by a number of its own
   redelivered boolean NOT NULL,
   id text COLLATE "C" NOT NULL UNIQUE,
   "user" text,
@@ -39,7 +40,6 @@ CREATE TABLE dispatch.unannounced (
 """,
 )
 VERSION = len(_STEPS)
-ENCODING = "create the database anew with ENCODING 'UTF8', because no other can store every name"
 _LOCK = 0x0D16  # of whoever migrates; see `postgresql` for the locks of the service
 _RIGHTS = (
     ("orders", ("SELECT", "INSERT", "DELETE")),
@@ -69,14 +69,15 @@ def migrate(service: Database, owner: Database) -> int:
 def _migrate(conn: Connection, service: Database, owner: Database) -> int:
     (encoding,) = _row(conn, "SELECT current_setting('server_encoding')")
     if encoding != "UTF8":
-        raise AwayError(f"{owner} has the encoding {encoding}", ENCODING)
+        remedy = "create the database anew with ENCODING 'UTF8', because no other can store every name"
+        raise AwayError(f"{owner} has the encoding {encoding}", remedy, SCHEMA)
     if _row(conn, "SELECT count(*) FROM pg_roles WHERE rolname = %s", (service.user,)) == (0,):
         raise AwayError(f"there is no role {service.user} at {owner}", "create it, or correct DISPATCH_LEDGER")
     found = 0
     if _row(conn, "SELECT to_regclass('dispatch.version') IS NOT NULL") == (True,):
         (found,) = _row(conn, "SELECT version FROM dispatch.version")
     if found > VERSION:
-        raise other_version(owner, found)
+        check_version(owner, found)
     for step in _STEPS[found:]:
         conn.execute(cast("Any", step))
     conn.execute("UPDATE dispatch.version SET version = %s WHERE version <> %s", (VERSION, VERSION))
@@ -94,26 +95,22 @@ def examine(database: Database) -> None:
     """See that the service can use the ledger; change nothing. Raises AwayError, which says what is in the way."""
     with contextlib.closing(connect(database)) as conn:
         try:
-            version, encoding = _row(conn, "SELECT version, current_setting('server_encoding') FROM dispatch.version")
-            if version != VERSION:
-                raise other_version(database, version)
-            if encoding != "UTF8":
-                raise AwayError(f"{database} has the encoding {encoding}", ENCODING)
+            check_version(database, _row(conn, "SELECT version FROM dispatch.version")[0])
             missing = [f"{right} on {table}" for table, rights in _RIGHTS for right in rights
                        if not _may(conn, table, right)]  # fmt: skip
         except psycopg.Error as error:
             raise away(error, database) from error
     if missing:
         cause = f"{database.user} lacks rights at {database}: {', '.join(missing)}"
-        raise AwayError(cause, "run `dispatch ledger migrate`, which grants them")
+        raise AwayError(cause, "run `dispatch ledger migrate`, which grants them", SCHEMA)
 
 
-def other_version(database: Database, version: int) -> AwayError:
-    """Return what to say of a schema that is not of this release's version."""
-    cause = f"the ledger at {database} is of version {version}, and this release knows version {VERSION}"
-    if version > VERSION:
-        return AwayError(cause, "deploy the release that made it, or a later one")
-    return AwayError(cause, "run `dispatch ledger migrate`")
+def check_version(database: Database, found: int) -> None:
+    """Raise AwayError for a schema that is not of this release's version."""
+    if found != VERSION:
+        cause = f"the ledger at {database} is of version {found}, and this release knows version {VERSION}"
+        newer = "deploy the release that made it, or a later one"
+        raise AwayError(cause, newer if found > VERSION else "run `dispatch ledger migrate`", SCHEMA)
 
 
 def _may(conn: Connection, table: str, right: str) -> bool:

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from ..database import Database
-from .port import AwayError
+from .port import REPLICA, SCHEMA, UNREACHABLE, AwayError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -39,7 +39,7 @@ _TROUBLES: tuple[tuple[tuple[str, ...], str, str], ...] = (
      "set DISPATCH_LEDGER_CA to the CA that signed it, and name the host as the certificate does"),
     (("does not support SSL",), "{d} does not speak TLS",
      "turn `ssl` on in the server's configuration"),
-    (("could not translate host name",), "a host name of {d} can't be resolved ({text})",
+    (("failed to resolve host", "could not translate host name"), "a host name of {d} can't be resolved ({text})",
      "correct DISPATCH_LEDGER or this host's DNS"),
     (("3D000",), "there is no database {d.name} at {d}", "create it, or correct DISPATCH_LEDGER"),
     (("42P01", "3F000"), "the database {d} has no ledger", _MIGRATE),
@@ -54,6 +54,8 @@ _TROUBLES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("53300", "too many connections", "remaining connection slots"), "{d} takes no more connections",
      "raise max_connections, or the user's connection limit"),
 )  # fmt: skip
+# By the SQLSTATE in such a row.
+_KINDS = {REPLICA: ("25006",), SCHEMA: ("3F000", "42501")}
 
 
 def connect(database: Database, seconds: float = STATEMENT_SECONDS) -> Connection:
@@ -84,7 +86,8 @@ def away(error: psycopg.Error, database: Database) -> AwayError:
     state = error.sqlstate or ""
     for parts, cause, remedy in _TROUBLES:
         if any(part in text or state.startswith(part) for part in parts):
-            return AwayError(cause.format(d=database, text=text), remedy)
+            kind = next((kind for kind, states in _KINDS.items() if parts[-1] in states), UNREACHABLE)
+            return AwayError(cause.format(d=database, text=text), remedy, kind)
     if f'database "{database.name}" does not exist' in text:
         return AwayError(f"there is no database {database.name} at {database}", "create it, or correct DISPATCH_LEDGER")
     return AwayError(f"{database}: {text or type(error).__name__}", _LOG)

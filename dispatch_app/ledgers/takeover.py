@@ -33,7 +33,7 @@ def take_over(database: Database, path: Path, host: str | None = None) -> tuple[
             for row in batch:
                 row["correlation_id"] = storable(row["correlation_id"])
             rows = json.dumps(sorted(batch, key=itemgetter("id")))
-            given = {"host": host or socket.gethostname(), "rows": rows, "owner": statements.NOBODY}
+            given = {"host": host or socket.gethostname(), "rows": rows, "process": statements.NOBODY}
             try:
                 (count,) = conn.execute(statements.TAKE_OVER, given).fetchone() or (0,)
             except psycopg.Error as error:

@@ -15,7 +15,7 @@ PERIOD = 5.0  # seconds between two looks
 PATIENCE = 2.0  # seconds until a question counts as not answered, and /readyz says so
 DEADLINE = STATEMENT_SECONDS + 2.0  # until its connection is ended: the server itself has not ended the statement
 _PART = "database"
-_SILENT = "the ledger's database does not answer, orders are held"
+_SILENT = "the ledger's database does not answer; orders are held"
 
 
 class Watch:
@@ -48,7 +48,7 @@ class Watch:
         self._seen()
 
     def _on_away(self, error: AwayError) -> None:
-        self._tell(f"the ledger can't be used ({error}), orders are held", error.remedy)
+        self._tell(f"the ledger can't be used ({error}); orders are held", error.remedy)
         self._go_on(1.0)
 
     def _go_on(self, seconds: float) -> None:
@@ -57,5 +57,5 @@ class Watch:
 
     def _tell(self, reason: str, remedy: str) -> None:
         if reason != self._state.reasons.get(_PART):
-            log.error("%s; %s", reason, remedy)
+            log.error("%s: %s", reason, remedy)
         self._state.set(_PART, reason)

@@ -30,6 +30,7 @@ import docker
 import pika
 from pika.exceptions import AMQPError
 
+from dispatch_app.database import Database
 from dispatch_app.ledgers.sqlite import SqliteLedger
 from dispatch_app.topology import EVENT
 from tests.integration.consumer import hooks
@@ -37,11 +38,14 @@ from tests.integration.consumer.harness import EVENTS, USER, Broker, Endpoint, u
 from tests.lab import LabError, engine
 from tests.lab import __main__ as lab
 from tests.lab.ansible import ROOT
+from tests.postgresql import Server
 
 HERE = Path(__file__).parent
 WORK = ROOT / "build" / "benchmark"
 PYTHON, GO = WORK / "venv" / "bin" / "python", WORK / "go-consumer"
 ORDERS, RATE, SECONDS = 60_000, 500, 5
+FILL = """INSERT INTO dispatch.orders (id, "user", total, items, redelivered, host, process)
+  SELECT gen_random_uuid(), 'user', 2028.5, 2, false, 'host', 1 FROM generate_series(1, %s)"""
 NOT_ANNOUNCED = "SELECT count(*) FROM unannounced"
 
 
@@ -55,6 +59,8 @@ class Peer:
     order: bytes = b" Order "  # the log has this once for each order
     order_id: re.Pattern[bytes] = re.compile(rb'"orderid": "([^"]+)"')
     ledger: int = 0  # orders in the ledger at the start
+    processes: int = 1
+    shared: bool = False  # whether the ledger is in PostgreSQL
 
 
 _DISPATCH = Peer(
@@ -85,6 +91,10 @@ def with_settings(what: str, **settings: str) -> Peer:
 PEERS = (
     _DISPATCH,
     replace(_DISPATCH, name="dispatch, 1M", ledger=1_000_000),
+    *(
+        replace(_DISPATCH, name=f"shared x{count}, 1M", ledger=1_000_000, processes=count, shared=True)
+        for count in (1, 2, 3)
+    ),
     with_settings("events", DISPATCH_EVENT_EXCHANGE=EVENTS),
     with_settings("a hook", DISPATCH_HOOK=f"{hooks.__name__}:{hooks.nothing.__name__}", PYTHONPATH=str(ROOT)),
     with_settings("a webhook", DISPATCH_WEBHOOK_URL=f"http://127.0.0.1:{WEBHOOK}/", DISPATCH_WEBHOOK_SECRET=SECRET),
@@ -106,6 +116,7 @@ class Run:
     p50: float = 0.0  # milliseconds from publishing to the log line, which Dispatch writes after the commit
     p99: float = 0.0
     busy: float = 0.0  # percent of one processor at that rate, without the processes that it starts
+    server: float = 0.0  # microseconds an order, of PostgreSQL's processes
     behind: float = 0.0  # orders that were done and not announced yet, when the last one was done
 
 
@@ -113,45 +124,43 @@ class RunError(Exception):
     """A peer has ended before its run did."""
 
 
-class Running:
-    """A peer's process and its log."""
+class Process:
+    """One process of a peer, and its log."""
 
-    def __init__(self, peer: Peer, broker: Broker, host: str, port: int) -> None:
-        self._peer, self._path = peer, WORK / "log"
-        state = WORK / "state"
+    def __init__(self, peer: Peer, number: int, environment: dict[str, str]) -> None:
+        self._peer, self._path = peer, WORK / f"log-{number}"
+        state = WORK / f"state-{number}"
         shutil.rmtree(state, ignore_errors=True)
         state.mkdir(parents=True)
-        if peer.ledger:
+        if peer.ledger and not peer.shared:
             shutil.copy(filled_ledger(peer.ledger), state / "ledger.db")
         environment = {
             "PATH": os.environ["PATH"], "STATE_DIRECTORY": str(state), "DISPATCH_HTTP": f"127.0.0.1:{free_port()}",
-            "AMQP_HOST": host, "AMQP_PORT": str(port), "AMQP_VHOST": broker.vhost,
-            "AMQP_USER": USER, "AMQP_PASS": broker.password,
+            **environment,
         }  # fmt: skip
         with self._path.open("wb") as log:
-            self.started = time.time()
-            self.process = subprocess.Popen(peer.command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(peer.command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         self._read = self._path.open("rb")
         self._text = b""
-        self.count = 0
+        self._count = 0
 
     def look(self) -> int:
         """Return how many orders are done. This has to be cheap, because it runs beside the work that is measured."""
-        if self.process.poll() is not None:
+        if self._process.poll() is not None:
             raise RunError(f"{self._peer.name} ended: {self._path.read_text(errors='replace')[-2000:].strip()}")
         new = self._read.read()
         new = new[: new.rfind(b"\n") + 1]  # leaves a half-written line for the next look
         self._read.seek(len(self._text) + len(new))
         self._text += new
-        self.count += new.count(self._peer.order)
-        return self.count
+        self._count += new.count(self._peer.order)
+        return self._count
 
     def consumes(self) -> bool:
         self.look()
         return self._peer.consuming in self._text
 
     def times(self) -> tuple[float, dict[str, float]]:
-        """Return when the peer began to consume, and when each order was done, in seconds since the epoch."""
+        """Return when the process began to consume, and when each order was done, in seconds since the epoch."""
         consuming, done = 0.0, {}
         for line in self._text.splitlines():
             if self._peer.order in line:
@@ -162,19 +171,72 @@ class Running:
 
     def cpu(self) -> float:
         """Return the processor time so far, in seconds."""
-        fields = Path("/proc", str(self.process.pid), "stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu(self._process.pid)
 
     def memory(self) -> float:
-        status = Path("/proc", str(self.process.pid), "status").read_text()
+        status = Path("/proc", str(self._process.pid), "status").read_text()
         found = re.search(r"VmHWM:\s+(\d+)", status)
         assert found
         return int(found[1]) / 1024
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
+        self._process.terminate()
+        self._process.wait(30)
         self._read.close()
+
+
+class Running:
+    """A peer's processes, which share the work, and the server of their ledger."""
+
+    def __init__(self, peer: Peer, broker: Broker, host: str, port: int, server: Server | None) -> None:
+        environment = {
+            "AMQP_HOST": host, "AMQP_PORT": str(port), "AMQP_VHOST": broker.vhost,
+            "AMQP_USER": USER, "AMQP_PASS": broker.password,
+        }  # fmt: skip
+        self._server = server if peer.shared else None
+        if self._server:
+            self._database = filled_database(self._server, peer.ledger)
+            environment["DISPATCH_LEDGER"] = self._database.uri
+            environment["DISPATCH_LEDGER_PASSWORD"] = self._database.password
+        self.started = time.time()
+        self._processes = [Process(peer, number, environment) for number in range(peer.processes)]
+
+    def look(self) -> int:
+        """Return how many orders are done."""
+        return sum(process.look() for process in self._processes)
+
+    def consumes(self) -> bool:
+        return all(process.consumes() for process in self._processes)
+
+    def times(self) -> tuple[float, dict[str, float]]:
+        """Return when the first one began to consume, and when each order was done, in seconds since the epoch."""
+        told = [process.times() for process in self._processes]
+        return min(consuming for consuming, _ in told if consuming), {
+            order: at for _, done in told for order, at in done.items()
+        }
+
+    def cpu(self) -> float:
+        """Return the processor time so far, in seconds."""
+        return sum(process.cpu() for process in self._processes)
+
+    def server_cpu(self) -> float:
+        """Return the processor time of PostgreSQL so far, in seconds."""
+        return sum(map(cpu, self._server.processes())) if self._server else 0.0
+
+    def memory(self) -> float:
+        return max(process.memory() for process in self._processes)
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.stop()
+        if self._server:
+            self._server.sql(f"DROP DATABASE {self._database.name} WITH (FORCE)")
+
+
+def cpu(pid: int) -> float:
+    """Return the processor time that a process and the children it has waited for have taken, in seconds."""
+    fields = Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def filled_ledger(orders: int) -> Path:
@@ -189,6 +251,19 @@ def filled_ledger(orders: int) -> Path:
         ledger.close()
         building.rename(path)
     return path
+
+
+def filled_database(server: Server, orders: int) -> Database:
+    """Return a new database with that many orders in the ledger; the first call makes them."""
+    full = f"ledger_{orders}"
+    if not server.sql("SELECT 1 FROM pg_database WHERE datname = %s", "postgres", full):
+        server.create(full)
+        server.sql(FILL, full, orders)
+        server.sql("VACUUM ANALYZE", full)
+    name = f"run_{uuid.uuid4().hex[:8]}"
+    server.sql(f"CREATE DATABASE {name} TEMPLATE {full} STRATEGY FILE_COPY")
+    server.sql("CHECKPOINT")
+    return server.database(name)
 
 
 def _moment(line: bytes) -> float:
@@ -211,7 +286,7 @@ def body(number: int) -> tuple[str, bytes]:
     return order_id, json.dumps({"orderid": order_id, "user": f"user-{number % 100}", "cart": cart}).encode()
 
 
-def backlog(peer: Peer, broker: Broker, host: str, port: int, run: Run) -> None:
+def backlog(peer: Peer, broker: Broker, host: str, port: int, server: Server | None, run: Run) -> None:
     """Measure how fast a peer works off ORDERS waiting orders."""
     with closing(broker.connect()) as connection:
         channel = connection.channel()
@@ -219,10 +294,12 @@ def backlog(peer: Peer, broker: Broker, host: str, port: int, run: Run) -> None:
         for number in range(ORDERS):
             channel.basic_publish("robot-shop", "orders", body(number)[1], pika.BasicProperties(headers={}))
         until(lambda: channel.queue_declare("orders", passive=True).method.message_count == ORDERS)
-    running = Running(peer, broker, host, port)
+    running = Running(peer, broker, host, port, server)
+    served = running.server_cpu()
     try:
         until(lambda: running.look() >= ORDERS, 120, peer.name, interval=0.1)
         run.cpu = running.cpu() / ORDERS * 1e6
+        run.server = (running.server_cpu() - served) / ORDERS * 1e6
         run.memory = running.memory()
         consuming, done = running.times()
         run.rate = ORDERS / (max(done.values()) - consuming)
@@ -231,9 +308,11 @@ def backlog(peer: Peer, broker: Broker, host: str, port: int, run: Run) -> None:
         running.stop()
 
 
-def latency(peer: Peer, broker: Broker, host: str, port: int, rate: int, run: Run) -> None:
+def latency(
+    peer: Peer, broker: Broker, host: str, port: int, server: Server | None, rate: int, run: Run
+) -> None:  # fmt: skip
     """Measure from publishing to done, and what the peer needs for it, at `rate` orders a second."""
-    running = Running(peer, broker, host, port)
+    running = Running(peer, broker, host, port, server)
     published = {}
     try:
         until(running.consumes, 30, peer.name)
@@ -249,7 +328,7 @@ def latency(peer: Peer, broker: Broker, host: str, port: int, rate: int, run: Ru
         until(lambda: running.look() >= len(published), 30, peer.name, interval=0.1)
         run.busy = (running.cpu() - before) / (time.time() - begin) * 100
         if "DISPATCH_EVENT_EXCHANGE" in " ".join(peer.command):
-            with closing(sqlite3.connect(WORK / "state" / "ledger.db")) as db:
+            with closing(sqlite3.connect(WORK / "state-0" / "ledger.db")) as db:
                 (run.behind,) = db.execute(NOT_ANNOUNCED).fetchone()
         _, done = running.times()
     finally:
@@ -258,12 +337,14 @@ def latency(peer: Peer, broker: Broker, host: str, port: int, rate: int, run: Ru
     run.p50, run.p99 = delays[49], delays[98]
 
 
-def one_run(peer: Peer, broker: Broker, host: str, port: int, rate: int, into: list[Run]) -> tuple[str, bool]:
+def one_run(
+    peer: Peer, broker: Broker, host: str, port: int, server: Server | None, rate: int, into: list[Run]
+) -> tuple[str, bool]:  # fmt: skip
     """Make one run and keep its figures; return what to tell of it, and whether it failed."""
     run = Run()
     try:
-        backlog(peer, broker, host, port, run)
-        latency(peer, broker, host, port, rate, run)
+        backlog(peer, broker, host, port, server, run)
+        latency(peer, broker, host, port, server, rate, run)
     # A late fault of one run, its broker's included, must not take the figures of all others with it.
     except (RunError, AssertionError, OSError, AMQPError, ValueError, KeyError) as error:
         return f"failed: {error!r}", True
@@ -286,11 +367,12 @@ def show(figures: dict[str, Run]) -> None:
         ("orders/s", lambda run: run.rate, ",.0f"), ("CPU µs", lambda run: run.cpu, ".1f"),
         ("peak MiB", lambda run: run.memory, ".0f"), ("p50 ms", lambda run: run.p50, ".1f"),
         ("p99 ms", lambda run: run.p99, ".1f"), ("busy %", lambda run: run.busy, ".0f"),
-        ("behind", lambda run: run.behind, ".0f"), ("start s", lambda run: run.start, ".2f"),
+        ("behind", lambda run: run.behind, ".0f"), ("server µs", lambda run: run.server, ".1f"),
+        ("start s", lambda run: run.start, ".2f"),
     ]  # fmt: skip
-    print(f"{'':12}" + "".join(f"{name:>12}" for name, *_ in columns))
+    print(f"{'':14}" + "".join(f"{name:>12}" for name, *_ in columns))
     for name, run in figures.items():
-        print(f"{name:12}" + "".join(f"{format(value(run), form):>12}" for _, value, form in columns))
+        print(f"{name:14}" + "".join(f"{format(value(run), form):>12}" for _, value, form in columns))
     dispatch = figures.get("dispatch")
     if dispatch is None:
         return
@@ -301,6 +383,9 @@ def show(figures: dict[str, Run]) -> None:
         print(f"\ndispatch beside {name} (aims: at least 1.0, at most 1.0, at most 0.5):")
         rate, cpu, memory = dispatch.rate / go.rate, dispatch.cpu / go.cpu, dispatch.memory / go.memory
         print(f"  {rate:.2f} of its orders/s, {cpu:.2f} of its CPU an order, {memory:.2f} of its peak memory")
+    if own := figures.get("dispatch, 1M"):
+        for name in (name for name in figures if name.startswith("shared")):
+            print(f"{name}: {figures[name].rate / own.rate:.2f} of the orders/s of one host with its own (aim: 0.7)")
     print(f"p99 {dispatch.p99:.1f} ms (aim: below 25), start to consuming {dispatch.start:.2f} s (aim: below 0.5)")
 
 
@@ -355,6 +440,8 @@ def main() -> int:
     # Docker's proxy for published ports would be measured as well, so peers connect to the container directly.
     (network,) = broker.container.attrs["NetworkSettings"]["Networks"].values()
     host, port = network["IPAddress"], 5672
+    # It syncs as it does by default.
+    server = Server(buffers="512MB") if any(peer.shared for peer in peers) else None
     broker.ctl("add_vhost", broker.vhost)
     try:
         broker.ctl("set_permissions", "--vhost", broker.vhost, USER, ".*", ".*", ".*")
@@ -371,12 +458,14 @@ def main() -> int:
         done: dict[str, list[Run]] = {peer.name: [] for peer in peers}
         for number in range(runs):
             for peer in peers:
-                told, failed = one_run(peer, broker, host, port, rate, done[peer.name])
+                told, failed = one_run(peer, broker, host, port, server, rate, done[peer.name])
                 faults += failed
-                print(f"run {number + 1} of {runs}: {peer.name:12} {told}", flush=True)
+                print(f"run {number + 1} of {runs}: {peer.name:14} {told}", flush=True)
         endpoint.go_away()
     finally:
         broker.ctl("delete_vhost", broker.vhost)
+        if server:
+            server.remove()
     print(
         f"\nMedians of {runs} runs, {ORDERS:,} waiting orders; latency at {rate} orders/s; {os.cpu_count()} processors"
     )

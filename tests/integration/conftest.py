@@ -21,10 +21,12 @@ import pika
 import pytest
 from docker.models.containers import Container
 
+from dispatch_app.database import Database
 from tests.lab import engine, image
 from tests.lab.ansible import ROOT, Run, playbook
 from tests.lab.hosts import Host, Lab, execute, put
 from tests.lab.inventory import copied, replace
+from tests.postgresql import Server
 
 NAME = "test"
 BROKER, OTHER_BROKER, DISPATCH, FRESH = "test-broker", "test-broker-2", "test-dispatch", "test-fresh"
@@ -144,6 +146,21 @@ def order(order_id: str | None = None) -> dict[str, Any]:
     item = {"sku": "HAL-1", "qty": 1, "name": "HAL 9000", "price": 2001, "subtotal": 2001}
     cart = {"items": [item], "total": 2001, "tax": 333.5}
     return {"orderid": order_id or str(uuid.uuid4()), "user": "dave", "cart": cart}
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL that answers throughout."""
+    # A killed process loses nothing without a sync, only a power cut would.
+    made = Server(fsync="off")
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def database(postgresql: Server) -> Database:
+    """A new database with the ledger's schema."""
+    return postgresql.create(f"test_{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture

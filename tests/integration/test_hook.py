@@ -24,7 +24,7 @@ def ship(order):
     with Path(os.environ["STATE_DIRECTORY"], "shipped").open("a") as shipped:
         shipped.write(order.id + "\\n")
     if order.user == "hungry":
-        bytearray(4 << 30)
+        b"x" * (1 << 30)
 """
 VARIABLES: dict[str, object] = {
     "dispatch_hook": "courier:ship",

@@ -29,7 +29,7 @@ def test_a_run_that_fails_is_told_and_leaves_the_medians(
     monkeypatch.setattr(bench, "latency", lambda *_: None)
     done: list[bench.Run] = []
     broker: Any = None
-    told = [bench.one_run(PEER, broker, "", 0, 500, done) for _ in range(3)]
+    told = [bench.one_run(PEER, broker, "", 0, None, 1, done) for _ in range(3)]
     assert [failed for _, failed in told] == [False, True, False]
     assert told[1][0].startswith("failed: ")
     assert str(error) in told[1][0] or type(error).__name__ in told[1][0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import events, flow, hook, ledger, login, memory, network, queues, release, service, settings, webhook
+from . import database, events, flow, hook, ledger, login, memory, network, queues, release, service, settings, webhook
 
 CHECKS = (
     *service.EXISTS,
@@ -10,6 +10,7 @@ CHECKS = (
     *settings.CHECKS,
     *service.UNIT_FILE,
     *ledger.CHECKS,
+    *database.CHECKS,
     *network.CHECKS,
     *login.CHECKS,
     *ledger.CLOCK,

@@ -48,6 +48,5 @@ def _queue(vhost: str, exchange: str) -> str:
 
 
 CHECKS = (
-    Check("events-stuck", "flow", WARNING, "dispatched orders are announced", events_stuck, needs.ACTIVE,
-          about=BROKER),
-)  # fmt: skip
+    Check("events-stuck", "flow", WARNING, "dispatched orders are announced", events_stuck, needs.ACTIVE, about=BROKER),
+)

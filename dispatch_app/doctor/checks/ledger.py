@@ -58,6 +58,8 @@ def disk_full(case: Case) -> Finding | None:
 def ledger_damaged(case: Case) -> Finding | None:
     if case.host.foreign:
         raise LookError(needs.FOREIGN)
+    if case.host.shares_ledger:
+        return None
     problem, state = case.state.problem(), case.state.directory
     if problem is None or state is None:
         return None
@@ -73,7 +75,7 @@ def ledger_damaged(case: Case) -> Finding | None:
 def ledger_locked(case: Case) -> Finding | None:
     if case.host.foreign:
         raise LookError(needs.FOREIGN)
-    if case.state.ledger is None:
+    if case.state.ledger is None or case.host.shares_ledger:
         return None
     before = case.state.lock()
     if before is None:
@@ -104,8 +106,6 @@ CHECKS = (
     Check("disk-full", "ledger", ERROR, "the disk has space", disk_full, needs.UNIT),
     Check("ledger-damaged", "ledger", ERROR, "the ledger is sound", ledger_damaged, needs.UNIT),
     Check("ledger-locked", "ledger", ERROR, "nobody else locks the ledger", ledger_locked, needs.UNIT),
-)  # fmt: skip
+)
 # What only a login to the broker tells.
-CLOCK = (
-    Check("clock-skew", "ledger", WARNING, "the clock agrees with the broker's", clock_skew, needs.LOGIN),
-)  # fmt: skip
+CLOCK = (Check("clock-skew", "ledger", WARNING, "the clock agrees with the broker's", clock_skew, needs.LOGIN),)

@@ -14,6 +14,8 @@ from ..table import ERROR, HOME, OLDEST_PYTHON, USER, Check, Finding
 from . import needs
 from .fixes import RESTART, mode_of, provision, quoted, rebuild, reinstall
 
+_INSTALL = "if command -v apt-get; then apt-get install -y libpq5; else dnf install -y libpq; fi"
+
 
 def user_missing(case: Case) -> Finding | None:
     name = case.host.directive("User")
@@ -131,6 +133,13 @@ def dependency_missing(case: Case) -> Finding | None:
     return rebuild(case, case.host.import_failure.last_line, cause)
 
 
+def libpq_missing(case: Case) -> Finding | None:
+    if not case.host.shares_ledger or "libpq library not found" not in case.host.import_failure.last_line:
+        return None
+    return Finding("the release finds no libpq", "The library by which programs speak to PostgreSQL is not installed.",
+                   f"{_INSTALL} && {RESTART}")  # fmt: skip
+
+
 def release_damaged(case: Case) -> Finding | None:
     if case.host.venv is None or case.host.version is None or case.host.import_failure.code == 0:
         return None
@@ -171,6 +180,8 @@ CHECKS = (
     Check("venv-broken", "release", ERROR, "the venv's Python runs", venv_broken, (*needs.VENV, "not-executable")),
     Check("dependency-missing", "release", ERROR, "all that is required can be imported", dependency_missing,
           (*needs.VENV, "not-executable", "runtime-too-old", "venv-broken")),
-    Check("release-damaged", "release", ERROR, "the release's code can be loaded", release_damaged,
+    Check("libpq-missing", "release", ERROR, "libpq is installed where the ledger is in a database", libpq_missing,
           (*needs.VENV, "not-executable", "runtime-too-old", "venv-broken", "dependency-missing")),
+    Check("release-damaged", "release", ERROR, "the release's code can be loaded", release_damaged,
+          (*needs.VENV, "not-executable", "runtime-too-old", "venv-broken", "dependency-missing", "libpq-missing")),
 )  # fmt: skip

@@ -128,7 +128,7 @@ def service_hung(case: Case) -> Finding | None:
 EXISTS = (
     Check("unit-missing", "service", ERROR, "the unit exists", unit_missing),
     Check("unit-masked", "service", ERROR, "the unit is not masked", unit_masked, ("unit-missing",)),
-)  # fmt: skip
+)
 # Is it as the roles wrote it, and does the process follow it?
 UNIT_FILE = (
     Check("unit-not-reloaded", "service", WARNING, "systemd has read the unit as it is", unit_not_reloaded, needs.UNIT),

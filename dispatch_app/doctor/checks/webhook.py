@@ -21,6 +21,4 @@ def webhook_away(case: Case) -> Finding | None:
                      "is wrong, correct it in dispatch_environment; the play then brings it here.")  # fmt: skip
 
 
-CHECKS = (
-    Check("webhook-away", "flow", WARNING, "the webhook's endpoint answers", webhook_away, needs.ACTIVE),
-)  # fmt: skip
+CHECKS = (Check("webhook-away", "flow", WARNING, "the webhook's endpoint answers", webhook_away, needs.ACTIVE),)

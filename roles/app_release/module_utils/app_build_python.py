@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from ansible.module_utils.app_disk import remove
 from ansible.module_utils.app_plan import BuildError, Plan, run
 from ansible.module_utils.app_requirements import HASH, RequirementError, requirements
-from ansible.module_utils.app_wheels import WheelError, gather
+from ansible.module_utils.app_wheels import gather
 
 NO_WHEEL = "No matching distribution found"  # so says pip, also of a package that is there, but not as a wheel
 
@@ -43,7 +42,7 @@ def build(plan: Plan) -> None:
     if offline:
         source = ["--no-index", "--find-links", str(release / "wheels")]
     elif wanted and not plan.require_hashes and not any(HASH.search(line) for line in wanted):
-        source = ["--no-index", "--find-links", str(_gather(plan, pip, checked, gathered))]
+        source = ["--no-index", "--find-links", str(gather(pip, checked, gathered, _index(plan)))]
     _run(
         plan, *pip, "install", "--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check",
         "--only-binary", ":all:", *source, "--requirement", str(checked),
@@ -52,16 +51,6 @@ def build(plan: Plan) -> None:
     remove(gathered)
     # Bytecode has to be compiled now, because the service can't write here. With -S no .pth file of a package is run.
     _run(plan, str(venv / "bin/python"), "-IS", "-m", "compileall", "-q", "-x", "/venv/", str(release))
-
-
-def _gather(plan: Plan, pip: list[str], checked: Path, place: Path) -> Path:
-    try:
-        wheels: Path = gather(pip, checked, place, _index(plan))
-        return wheels
-    except WheelError as error:
-        failure = BuildError(str(error))
-        failure.unbuilt = error.unbuilt
-        raise failure from error
 
 
 def _index(plan: Plan) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Tells what an artifact is by what stands in its zip: Python, Go source or a binary.
+"""Tells what an artifact is by what stands in its zip, and a release by its id: Python, Go source or a binary.
 
-The controller asks for its own files, and a host for those that it fetches.
+The controller asks for its own files and what it goes back to, and a host for what it fetches and what stands there.
 """
 
 from __future__ import annotations
@@ -102,6 +102,15 @@ def kind(entries: Iterable[Entry], service: str) -> str:
     if files.get(service):
         return "binary"
     raise KindError(_none_of_the_three(entries, service))
+
+
+def kind_of(release: str) -> str:
+    """The kind of a release, ``python``, ``go`` or ``binary``, by its id."""
+    built_for = release.partition("-")[2]
+    if built_for == "binary":
+        return "binary"
+    # An interpreter's name may be any but these.
+    return "go" if re.fullmatch(r"go[0-9][0-9.]*", built_for) else "python"
 
 
 def _require_one_program(entries: list[Entry], service: str) -> None:

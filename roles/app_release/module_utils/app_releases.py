@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -42,18 +41,10 @@ def directory(home: Path, sha256: str, kind: str, runtime: str) -> Path:
     """The directory of an artifact's release: the same content and the same runtime make the same release.
 
     `runtime` is the interpreter's path for ``python``, the compiler's version for ``go``, and nothing for ``binary``.
+    `kind_of` in app_kind.py reads the kind from the name again.
     """
     built_for = {"go": f"go{runtime}", "binary": "binary"}.get(kind, Path(runtime).name)
     return home / "releases" / f"{sha256[:ID_DIGITS]}-{built_for}"
-
-
-def kind_of(release: str) -> str:
-    """The kind of a release, ``python``, ``go`` or ``binary``, by its id."""
-    built_for = release.partition("-")[2]
-    if built_for == "binary":
-        return "binary"
-    # An interpreter's name may be any but these.
-    return "go" if re.fullmatch(r"go[0-9][0-9.]*", built_for) else "python"
 
 
 def digest(release: Path) -> str:

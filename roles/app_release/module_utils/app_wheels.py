@@ -9,42 +9,36 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from ansible.module_utils.app_plan import BuildError, run
 
 BUILDER = "nobody"
 # So pip says that code of a package failed, in contrast to a package or an index that is not there.
 FAILED = re.compile(r"Failed building wheel|Failed to build|metadata-generation-failed|subprocess-exited-with-error")
 
 
-class WheelError(Exception):
-    """There is a package without a wheel; the message is pip's. `unbuilt` says whether building it failed."""
-
-    def __init__(self, said: str) -> None:
-        super().__init__(said)
-        self.unbuilt = FAILED.search(said) is not None
-
-
 def gather(pip: Sequence[str], requirements: Path, place: Path, index: Mapping[str, str]) -> Path:
     """Return a directory of wheels for all that a file of requirements names, and for what that needs.
 
     `pip` is the command that runs pip, `place` a directory to make, and `index` has pip's settings for the index.
-    Raises WheelError.
+    Raises BuildError.
     """
     builder = pwd.getpwnam(BUILDER)
     place.mkdir(mode=0o700)
     os.chown(place, builder.pw_uid, builder.pw_gid)
     wheels = place / "wheels"
-    done = subprocess.run(
-        # A wheel of an earlier version comes before a later version that has to be built. Except by PEP 517's rules,
-        # pip would need setuptools and wheel in the venv.
-        [*pip, "wheel", "--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check", "--prefer-binary",
-         "--use-pep517", "--wheel-dir", str(wheels), "--requirement", str(requirements)],
-        cwd=place, env={**os.environ, **index, "HOME": str(place), "TMPDIR": str(place)},
-        user=builder.pw_uid, group=builder.pw_gid, extra_groups=[],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-    )  # fmt: skip
-    if done.returncode:
-        raise WheelError(done.stdout.strip() or f"pip failed with exit code {done.returncode}")
+    # A wheel of an earlier version comes before a later version that has to be built. Except by PEP 517's rules, pip
+    # would need setuptools and wheel in the venv.
+    command = [
+        *pip, "wheel", "--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check", "--prefer-binary",
+        "--use-pep517", "--wheel-dir", str(wheels), "--requirement", str(requirements),
+    ]  # fmt: skip
+    environment = {**os.environ, **index, "HOME": str(place), "TMPDIR": str(place)}
+    try:
+        run(command, environment, place, user=builder.pw_uid, group=builder.pw_gid, extra_groups=[])
+    except BuildError as error:
+        error.unbuilt = FAILED.search(str(error)) is not None
+        raise
     return wheels

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,8 +16,9 @@ import jinja2
 import yaml
 
 ROLES = Path(__file__).resolve().parents[2]
-# Ansible loads this file by its path, and finds no other file beside it.
-sys.path.append(str(ROLES / "app_runbook" / "filter_utils"))
+# Ansible loads this file by its path, and finds no other file beside it. A host tells the kind of a release by the same
+# code.
+sys.path += [str(ROLES / "app_runbook" / "filter_utils"), str(ROLES / "app_release" / "module_utils")]
 
 from app_faults import (  # noqa: E402 - only now can it be found
     KINDS,
@@ -30,6 +30,7 @@ from app_faults import (  # noqa: E402 - only now can it be found
     private_faults,
     system_faults,
 )
+from app_kind import kind_of  # noqa: E402 - as above
 
 # Both engines render these templates, so they belong to no role.
 TEMPLATES = ROLES.parent / "templates"
@@ -225,6 +226,7 @@ def _template(name: str) -> jinja2.Template:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - these are units and shell, no HTML
     )
+    environment.filters["quoted"] = _quoted
     return environment.get_template(name)
 
 
@@ -246,14 +248,6 @@ def _quoted(value: object) -> str:
     """A value as an environment file has it: within double quotes, a backslash escapes (systemd.exec(5))."""
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def kind_of(release: str) -> str:
-    """The kind of a release, by its id; app_releases.py says the same on a host."""
-    built_for = release.partition("-")[2]
-    if built_for == "binary":
-        return "binary"
-    return "go" if re.fullmatch(r"go[0-9][0-9.]*", built_for) else "python"
 
 
 class FilterModule:

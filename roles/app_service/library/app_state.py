@@ -130,19 +130,15 @@ steps:
 """
 
 from ansible.module_utils.app_arguments import WANTED
-from ansible.module_utils.app_comparison import UnfitError
-from ansible.module_utils.app_neighbours import SharedHomeError
-from ansible.module_utils.app_survey import compare
+from ansible.module_utils.app_survey import REFUSALS, compare
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.go_version import GoVersionError
-from ansible.module_utils.runtime_systems import UnsupportedSystemError
 
 
 def main() -> None:
     module = AnsibleModule({"wanted": WANTED}, supports_check_mode=True)
     try:
         found = compare(module.params["wanted"])
-    except (UnsupportedSystemError, SharedHomeError, GoVersionError, UnfitError, OSError) as error:
+    except REFUSALS as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, **found)
 

@@ -49,7 +49,7 @@ from pathlib import Path
 
 from ansible.module_utils.app_arguments import WANTED
 from ansible.module_utils.app_comparison import UnfitError, diff, of_kind, service_changes
-from ansible.module_utils.app_releases import kind_of
+from ansible.module_utils.app_kind import kind_of
 from ansible.module_utils.app_switching import switch
 from ansible.module_utils.basic import AnsibleModule
 

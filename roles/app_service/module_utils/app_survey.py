@@ -10,16 +10,20 @@ from typing import Any
 
 from ansible.module_utils import app_host, go_version
 from ansible.module_utils.app_comparison import UnfitError, Wanted, as_text, diff, of_kind, service_changes
+from ansible.module_utils.app_kind import kind_of
 from ansible.module_utils.app_neighbours import SharedHomeError, require_own_home
-from ansible.module_utils.app_releases import ID_DIGITS, directory, kind_of, live, stands
+from ansible.module_utils.app_releases import ID_DIGITS, directory, live, stands
 from ansible.module_utils.go_version import GoVersionError
 from ansible.module_utils.runtime_systems import UnsupportedSystemError, this_system
+
+# What `compare` raises where it can't answer; the message is for the user.
+REFUSALS = (UnsupportedSystemError, SharedHomeError, GoVersionError, UnfitError, OSError)
 
 
 def compare(wanted: Wanted) -> dict[str, Any]:
     """What differs, and which of the runbook's steps have something to do; RETURN in library/app_state.py has the rest.
 
-    Raises UnsupportedSystemError, SharedHomeError, GoVersionError, UnfitError, and OSError for what can't be read.
+    Raises one of REFUSALS; OSError is for what can't be read.
     """
     require_own_home(wanted["name"], wanted["home"]["path"])
     home, account = Path(wanted["home"]["path"]), wanted["account"]
@@ -125,7 +129,7 @@ def main(wanted: Mapping[str, Any]) -> int:
     try:
         found = compare(wanted)
         found["diff"] = as_text(diff(of_kind(wanted, found["kind"]), Path(found["release"]))) if found["kind"] else []
-    except (UnsupportedSystemError, SharedHomeError, GoVersionError, UnfitError, OSError) as error:
+    except REFUSALS as error:
         found = {"failure": str(error)}
     print(json.dumps(found))
     return 0

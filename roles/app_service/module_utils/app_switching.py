@@ -21,6 +21,7 @@ from typing import Any
 from ansible.module_utils import app_comparison, app_host, app_label
 from ansible.module_utils.app_check import failed_check, no_python
 from ansible.module_utils.app_disk import sync, sync_tree
+from ansible.module_utils.app_kind import kind_of
 from ansible.module_utils.app_ownership import claim, take
 from ansible.module_utils.app_placing import place
 from ansible.module_utils.app_proof import (
@@ -32,7 +33,7 @@ from ansible.module_utils.app_proof import (
     restart,
     service_of,
 )
-from ansible.module_utils.app_releases import kind_of, live, mark_live, prune
+from ansible.module_utils.app_releases import live, mark_live, prune
 from ansible.module_utils.app_undo import arm, disarm
 
 LOCKS = Path("/run")
@@ -86,25 +87,35 @@ def _switch_alone(wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Ou
             return Outcome(
                 f"another play is switching {service.name} on this host; wait for it to end, then run this one again"
             )
-        if os.path.lexists(service.current) and not service.current.is_symlink():
-            what = "directory" if service.current.is_dir() else "file"
-            return Outcome(
-                f"{service.current} is a {what}, and has to be a symbolic link; move it away, then run the play again"
-            )
-        claimed = claim(service)
-        if not rebuilt and not differs(wanted, release):
-            kept = keep(wanted)
-            return replace(kept, changed=kept.changed or claimed)
         try:
-            if app_label.missing(service.home):
-                app_label.add(service.home)
-            staged = stage(service, app_comparison.files(wanted))
-        except OSError as error:
-            return give_up(service, "the new settings could not be written", str(error))
-        try:
-            return activate(service, release, staged, wanted["check"] or "", wanted["releases_kept"])
+            return _switch_locked(service, wanted, release, rebuilt)
         finally:
-            shutil.rmtree(staged, ignore_errors=True)
+            if wanted["check_zip"]:  # brought for this switch alone; what can't be removed is overwritten by the next
+                with suppress(OSError):
+                    Path(wanted["check_zip"]).unlink()
+
+
+def _switch_locked(service: Service, wanted: Mapping[str, Any], release: Path, rebuilt: bool) -> Outcome:
+    """Switch, or mend what needs no switch, as the only one who does."""
+    if os.path.lexists(service.current) and not service.current.is_symlink():
+        what = "directory" if service.current.is_dir() else "file"
+        return Outcome(
+            f"{service.current} is a {what}, and has to be a symbolic link; move it away, then run the play again"
+        )
+    claimed = claim(service)
+    if not rebuilt and not differs(wanted, release):
+        kept = keep(wanted)
+        return replace(kept, changed=kept.changed or claimed)
+    try:
+        if app_label.missing(service.home):
+            app_label.add(service.home)
+        staged = stage(service, app_comparison.files(wanted))
+    except OSError as error:
+        return give_up(service, "the new settings could not be written", str(error))
+    try:
+        return activate(service, release, staged, wanted["check"] or "", wanted["releases_kept"])
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _lock(service: Service) -> Path:
@@ -311,8 +322,6 @@ def main(request: Mapping[str, Any]) -> int:
     try:
         wanted = app_comparison.of_kind(request["wanted"], kind_of(release.name))
         outcome = switch(wanted, release, request["rebuilt"])
-        if wanted["check_zip"]:
-            Path(wanted["check_zip"]).unlink(missing_ok=True)  # it was brought for this switch
     except app_comparison.UnfitError as error:
         outcome = Outcome(str(error))
     if outcome.note:

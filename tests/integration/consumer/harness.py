@@ -32,6 +32,9 @@ from pika import exceptions
 
 from dispatch_app import topology
 from dispatch_app.amqp import properties
+from dispatch_app.database import Database
+from dispatch_app.ledgers.port import Filter
+from dispatch_app.ledgers.postgresql import read
 from tests.lab.ansible import ROOT
 from tests.lab.hosts import execute
 
@@ -120,6 +123,7 @@ class Service:
         self.state, self.journal = directory / "state", directory / "journal"
         self.state.mkdir(exist_ok=True)
         self.ledger = self.state / "ledger.db"
+        self.shares: object = self.ledger  # the same of all services that record in one ledger
         with socket.create_server(("127.0.0.1", 0)) as free:
             http = f"127.0.0.1:{free.getsockname()[1]}"
         self.url = f"http://{http}"
@@ -212,6 +216,20 @@ class Service:
             with contextlib.suppress(ValueError):
                 records.append(json.loads(line))
         return records
+
+
+class Sharing(Service):
+    """A service whose ledger is that of a fleet."""
+
+    def __init__(self, broker: Broker, directory: Path, database: Database, **environment: str) -> None:
+        directory.mkdir(exist_ok=True)
+        given = {"DISPATCH_LEDGER": database.uri, "DISPATCH_LEDGER_PASSWORD": database.password}
+        super().__init__(broker, directory, **given, **environment)
+        self.shares = self.database = database
+
+    def dispatched(self) -> list[tuple[str, int]]:
+        """Return id and redelivered of every order in the ledger."""
+        return [(order["id"], order["redelivered"]) for order in read(self.database, 10**6, Filter())]
 
 
 def listen(broker: Broker, exchange: str = EVENTS) -> None:
@@ -351,14 +369,16 @@ def load(broker: Broker, seed: str, publishers: int = 2) -> Iterator[list[Publis
             thread.end()
 
 
-def reckon(broker: Broker, service: Service, publishers: list[Publisher]) -> Outcome:
-    """Let the service finish what waits, stop it, and compare the sets."""
+def reckon(broker: Broker, publishers: list[Publisher], *services: Service) -> Outcome:
+    """Let the services finish what waits, stop them, and compare the sets."""
     until(broker.drained, 120, "queues drained")
-    assert service.stop() == 0
-    journal = service.journal.read_text()
-    assert broker.password not in journal
-    assert "HAL-1" not in journal  # which every order's body holds
-    rows, log = service.dispatched(), service.log()
+    for service in services:
+        assert service.stop() == 0
+        journal = service.journal.read_text()
+        assert broker.password not in journal
+        assert "HAL-1" not in journal  # which every order's body holds
+    log = [line for service in services for line in service.log()]
+    rows = [row for one in {service.shares: service for service in services}.values() for row in one.dispatched()]
     effects = Counter(entry["id"] for line in log if line["message"] == "dispatched" for entry in line["orders"])
     again = [line for line in log if line["message"] == "dispatched before, acknowledged again"]
     dispatched = {order_id for order_id, _ in rows}

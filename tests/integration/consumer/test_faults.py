@@ -167,7 +167,7 @@ def run(
         service.await_ready(120)
         stage.await_progress()
     settled()
-    return reckon(broker, service, publishers)
+    return reckon(broker, publishers, service)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -490,5 +490,5 @@ def test_the_password_stands_in_no_report(clinic: Clinic) -> None:
 
 
 def test_every_check_has_a_test_of_its_own() -> None:
-    source = Path(__file__).read_text()
+    source = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
     assert [check.id for check in CHECKS if f'"{check.id}"' not in source] == []

@@ -18,8 +18,8 @@ from dispatch_app.effects.port import Breaker
 from dispatch_app.effects.rate import Rate
 from dispatch_app.effects.workers import Workers
 from dispatch_app.health import State
-from dispatch_app.ledgers.desk import AtOnce
-from dispatch_app.ledgers.port import Filter
+from dispatch_app.ledgers.desk import AtOnce, Desk
+from dispatch_app.ledgers.port import Filter, Ledger
 from dispatch_app.ledgers.sqlite import SqliteLedger, read
 from dispatch_app.orders import Order
 from dispatch_app.settings import load
@@ -138,7 +138,10 @@ class Call:
 class Bench:
     """A consumer on a stand-in broker with a real ledger, and with an effect if it is given a function."""
 
-    def __init__(self, path: Path, effect: Callable[[Order], object] | None = None, rate: Rate | None = None) -> None:
+    def __init__(
+        self, path: Path, effect: Callable[[Order], object] | None = None, rate: Rate | None = None,
+        desk: Callable[[Ledger], Desk] = AtOnce,
+    ) -> None:  # fmt: skip
         self.path = path
         self.ledger = SqliteLedger(path)
         self.state = State()
@@ -152,7 +155,7 @@ class Bench:
             connection,
             "a",
             settings,
-            AtOnce(self.ledger),
+            desk(self.ledger),
             self.state,
             self.workers,
             None,

@@ -157,7 +157,7 @@ def test_while_an_endpoint_is_away_orders_are_held_but_the_service_is_as_ready_a
     for tag, name in enumerate("abc", 1):
         guarded.deliver(tag, name)
     guarded.fire_until(lambda: guarded.state.held)
-    assert (guarded.state.held or ("",))[0] == "nobody answers, orders are held"
+    assert (guarded.state.held or ("",))[0] == "nobody answers; orders are held"
     assert "effect" not in guarded.state.reasons
     shop.errors.clear()
     guarded.fire_until(lambda: len(guarded.recorded()) == 2)
@@ -174,7 +174,7 @@ def test_draining_does_not_wait_for_a_side_that_is_away(bench: Bench, shop: Shop
     shop.open.set()
     bench.fire_until(lambda: drained)
     assert (shop.asked, bench.recorded(), bench.broker.acks) == (["a"], [], [])
-    assert bench.state.reasons["effect"] == "nobody answers, orders are held"
+    assert bench.state.reasons["effect"] == "nobody answers; orders are held"
 
 
 def test_orders_whose_effect_has_come_about_wait_for_the_ledger_and_have_it_once(bench: Bench, shop: Shop) -> None:

@@ -140,7 +140,7 @@ def test_a_connection_that_the_endpoint_has_closed_meanwhile_is_replaced(endpoin
 
     endpoint.before = hang_up
     webhook.perform(order("o-2"))
-    assert ended.is_set()
+    assert ended.wait(5)
     assert [json.loads(body)["orderid"] for _, _, body in endpoint.asked] == ["o-1", "o-2", "o-2"]
 
 

@@ -15,7 +15,7 @@ import pytest
 from ansible.module_utils import app_build, app_build_go, app_releases, go_version
 
 GO = shutil.which("go") or ""
-needs_go = pytest.mark.skipif(not GO, reason="there is no Go compiler on this machine (golang-go)")
+needs_go = pytest.mark.skipif(not GO, reason="there is no Go compiler on this machine; install golang-go")
 # Without an import, not even the standard library has to be compiled.
 MAIN = 'package main\n\nfunc main() { println("hello") }\n'
 MODULE = "module dispatch\n\ngo 1.18\n"

@@ -74,9 +74,9 @@ def test_a_fault_of_a_host_s_is_that_host_s() -> None:
     collected = fleet(a=report("service-stopped"), b=report())
     assert told(collected) == {
         "a": "error: service-stopped\n  seen: seen\n  cause: The cause of service-stopped.\n"
-             "  fix, on the host, as root: mend",
+        "  fix, on the host, as root: mend",
         "b": "",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("host", ["a", "web;touch x;-1"])

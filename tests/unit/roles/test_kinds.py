@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import fcntl
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import app_faults
 import app_wanted
 import pytest
-from ansible.module_utils import app_check, app_comparison, app_proof, app_releases, app_switching
+from ansible.module_utils import app_check, app_comparison, app_kind, app_proof, app_switching
 
 from tests.unit.roles.hosts import Host
 from tests.unit.roles.test_wanted import DEFINITION, HIDDEN, SHA256
@@ -130,8 +132,8 @@ def test_kinds_that_can_t_be_right_are_refused(kinds: Any, said: str) -> None:
         ("0d69affe422b-binary", "binary"),
     ],
 )
-def test_a_release_says_its_kind_by_its_name_to_controller_and_host(release: str, kind: str) -> None:
-    assert app_wanted.kind_of(release) == app_releases.kind_of(release) == kind
+def test_a_release_says_its_kind_by_its_name(release: str, kind: str) -> None:
+    assert app_wanted.FilterModule().filters()["app_kind"](release) == app_kind.kind_of(release) == kind
     assert kind in app_faults.KINDS
 
 
@@ -187,6 +189,39 @@ def test_a_check_in_a_zip_needs_a_python_of_the_host(
     outcome = host.switch(check="check")
     assert (outcome.failure, outcome.changed, ran) == ("", True, ["check"] if runs else [])
     assert ("have not been checked before the switch" in outcome.note) is not runs
+
+
+@pytest.mark.parametrize("ends", ["well", "badly", "unforeseen"])
+def test_a_check_in_a_zip_goes_with_the_switch_that_it_was_brought_for(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ends: str
+) -> None:
+    archive = tmp_path / "x.zip"
+    seen: list[bool] = []
+
+    def failed_check(*_: Any) -> str:
+        seen.append(archive.exists())
+        if ends == "unforeseen":
+            raise RuntimeError
+        return "" if ends == "well" else "no such host"
+
+    archive.touch()
+    monkeypatch.setattr(app_switching, "no_python", lambda _: "")
+    monkeypatch.setattr(app_switching, "failed_check", failed_check)
+    wanted = {**host.wanted, "check": "check", "check_zip": str(archive)}
+    with nullcontext() if ends != "unforeseen" else pytest.raises(RuntimeError):
+        outcome = app_switching._switch_alone(wanted, host.release("new"), False)
+        assert bool(outcome.failure) is (ends == "badly")
+    assert (seen, archive.exists()) == ([True], False)
+
+
+def test_a_switch_that_is_refused_leaves_the_check_to_the_one_that_runs(host: Host, tmp_path: Path) -> None:
+    archive = tmp_path / "x.zip"
+    archive.touch()
+    with app_switching._lock(host.service).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        outcome = app_switching.switch({**host.wanted, "check_zip": str(archive)}, host.release("new"), False)
+    assert "another play is switching" in outcome.failure
+    assert archive.exists()
 
 
 def test_a_check_in_a_zip_runs_beside_its_unit(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_good_values_have_no_fault() -> None:
         ({**TLS, "host": "ca"}, "The host is named 'ca'"),
         ({**TLS, "host": "\N{SNOWMAN}" * 84}, "The host is named '\N{SNOWMAN}.* in 251 octets at most"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_value_is_named_with_what_to_do(changed: dict[str, Any], said: str) -> None:
     (fault,) = found(**changed)
     assert re.search(said, fault), fault

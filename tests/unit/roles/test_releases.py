@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible.module_utils import app_releases
+from ansible.module_utils import app_kind, app_releases
 
 SHA256 = "0d69affe422b7351fa18c44472a02542ad1421302eade9e9602a9975c5869840"
 Marks = list[tuple[str, int, int | None]]  # of each release its name, and when it was built and made live
@@ -135,4 +135,4 @@ def test_a_mark_that_says_nothing_vouches_for_nothing(tmp_path: Path, said: byte
 def test_a_release_is_one_of_an_artifact_for_a_runtime(kind: str, runtime: str, name: str) -> None:
     directory = app_releases.directory(Path("/app"), SHA256, kind, runtime)
     assert directory == Path(f"/app/releases/0d69affe422b-{name}")
-    assert app_releases.kind_of(directory.name) == kind
+    assert app_kind.kind_of(directory.name) == kind

@@ -163,6 +163,7 @@ SOURCES = [
             "standalone",
             "__main__",
             "settings",
+            "database",
             "failures",
             "topology",
             "tls",
