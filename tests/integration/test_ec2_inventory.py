@@ -70,12 +70,16 @@ class Cloud:
         )
 
     def variables(self, host: str) -> dict[str, Any]:
-        """The variables of a host, resolved by a play as the roles would have them."""
-        done = self.ansible("adhoc", host, "-m", "debug", "-a", "msg={{ [dispatch_amqp_host, ansible_host] }}", "-o")
+        """The variables by which a host is reached and reaches RabbitMQ."""
+        return {"msg": self.resolved(host, "[dispatch_amqp_host, ansible_host]")}
+
+    def resolved(self, host: str, expression: str) -> Any:
+        """What an expression comes to on a host, resolved by a play as the roles would have it."""
+        done = self.ansible("adhoc", host, "-m", "debug", "-a", f"msg={{{{ {expression} }}}}", "-o")
         assert done.returncode == 0, done.stdout + done.stderr
         found = re.search(r"=> (\{.*\})", done.stdout, re.DOTALL)
         assert found, done.stdout
-        return dict(json.loads(found.group(1)))
+        return json.loads(found.group(1))["msg"]
 
 
 @pytest.fixture
@@ -143,6 +147,21 @@ def test_two_brokers_of_an_environment_are_named_and_not_taken_for_one(cloud: Cl
     )
     # The role dispatch takes host names and commas, and refuses any other character.
     assert " " in said
+
+
+def test_dispatch_finds_the_databases_of_its_environment(cloud: Cloud) -> None:
+    cloud.instance("rabbitmq", "dev")
+    dispatch, dispatch_address = cloud.instance("dispatch", "dev")
+    host = f"dispatch-dev-{dispatch}"
+    assert cloud.resolved(host, "dispatch_ledger") == ""
+    databases = sorted((f"postgresql-dev-{name}", address) for name, address in
+                       (cloud.instance("postgresql", "dev") for _ in range(2)))  # fmt: skip
+    cloud.instance("postgresql", "prod")
+    cloud.instance("dispatch", "prod")
+    addresses = ",".join(address for _, address in databases)
+    assert cloud.resolved(host, "dispatch_ledger") == f"postgresql://dispatch@{addresses}/dispatch"
+    assert cloud.resolved(databases[0][0], "postgresql_hosts") == [name for name, _ in databases]
+    assert cloud.resolved(databases[0][0], "postgresql_clients") == [dispatch_address]
 
 
 def test_no_instances_is_an_error(cloud: Cloud) -> None:
