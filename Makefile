@@ -9,6 +9,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 HOSTS ?= 1
 BROKERS ?= 1
+LEDGER ?= sqlite
 DISTRIBUTION ?= debian12
 # All other tests, and the other scenarios, run on debian12.
 DISTRIBUTIONS ?= debian13 el9-facsimile
@@ -46,8 +47,8 @@ dist/dispatch.zip: $(READY) dist/shop $(shell find dispatch_app -name '*.py' -o 
 artifact: dist/dispatch.zip ## Build dist/dispatch.zip, which the roles install (WITH=DIR REQUIREMENTS=FILE: with a hook)
 
 .PHONY: lab
-lab: dist/dispatch.zip ## Boot lab hosts on this machine, provision them, send orders, show them dispatched (HOSTS=1, BROKERS=1, ARTIFACT=…)
-	python -m tests.lab up --hosts $(HOSTS) --brokers $(BROKERS) --distribution $(DISTRIBUTION) $(if $(ARTIFACT),--artifact "$(ARTIFACT)")
+lab: dist/dispatch.zip ## Boot lab hosts on this machine, provision them, send orders, show them dispatched (HOSTS=1, BROKERS=1, LEDGER=sqlite, ARTIFACT=…)
+	python -m tests.lab up --hosts $(HOSTS) --brokers $(BROKERS) --ledger $(LEDGER) --distribution $(DISTRIBUTION) $(if $(ARTIFACT),--artifact "$(ARTIFACT)")
 
 .PHONY: lab-down
 lab-down: $(READY) ## Remove the lab: hosts, network, images, keys and secrets

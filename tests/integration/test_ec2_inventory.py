@@ -70,13 +70,16 @@ class Cloud:
         )
 
     def variables(self, host: str, *more: str) -> dict[str, Any]:
-        """The variables of a host, resolved by a play as the roles would have them."""
-        message = "msg={{ [dispatch_amqp_host, ansible_host] }}"
-        done = self.ansible("adhoc", host, "-m", "debug", "-a", message, "-o", *more)
+        """The variables by which a host is reached and reaches RabbitMQ."""
+        return {"msg": self.resolved(host, "[dispatch_amqp_host, ansible_host]", *more)}
+
+    def resolved(self, host: str, expression: str, *more: str) -> Any:
+        """What an expression comes to on a host, resolved by a play as the roles would have it."""
+        done = self.ansible("adhoc", host, "-m", "debug", "-a", f"msg={{{{ {expression} }}}}", "-o", *more)
         assert done.returncode == 0, done.stdout + done.stderr
         found = re.search(r"=> (\{.*\})", done.stdout, re.DOTALL)
         assert found, done.stdout
-        return dict(json.loads(found.group(1)))
+        return json.loads(found.group(1))["msg"]
 
 
 @pytest.fixture
@@ -153,6 +156,21 @@ def test_the_brokers_of_an_environment_may_be_a_cluster(cloud: Cloud) -> None:
     told = cloud.variables(f"dispatch-dev-{dispatch}", "-e", "rabbitmq_cluster=true")["msg"][0]
     assert told == ",".join(address for _, address in brokers)
     assert other not in told
+
+
+def test_dispatch_finds_the_databases_of_its_environment(cloud: Cloud) -> None:
+    cloud.instance("rabbitmq", "dev")
+    dispatch, dispatch_address = cloud.instance("dispatch", "dev")
+    host = f"dispatch-dev-{dispatch}"
+    assert cloud.resolved(host, "dispatch_ledger") == ""
+    databases = sorted((f"postgresql-dev-{name}", address) for name, address in
+                       (cloud.instance("postgresql", "dev") for _ in range(2)))  # fmt: skip
+    cloud.instance("postgresql", "prod")
+    cloud.instance("dispatch", "prod")
+    addresses = ",".join(address for _, address in databases)
+    assert cloud.resolved(host, "dispatch_ledger") == f"postgresql://dispatch@{addresses}/dispatch"
+    assert cloud.resolved(databases[0][0], "postgresql_hosts") == [name for name, _ in databases]
+    assert cloud.resolved(databases[0][0], "postgresql_clients") == [dispatch_address]
 
 
 def test_no_instances_is_an_error(cloud: Cloud) -> None:

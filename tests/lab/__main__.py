@@ -17,22 +17,26 @@ STATE = ROOT / ".lab"
 PAYMENT_PORT = 18080
 
 
-def lab(dispatch_hosts: int, brokers: int = 1) -> Lab:
-    """The lab of ``inventories/lab``: as many brokers and Dispatch hosts as asked for, and one host of payment."""
+def lab(dispatch_hosts: int, brokers: int = 1, ledger: str = "sqlite") -> Lab:
+    """The lab of ``inventories/lab``: as many brokers and Dispatch hosts as asked for, and one host of payment.
+
+    With the ledger postgresql, the Dispatch hosts share one, in a database on a host of its own.
+    """
     broker = Host("broker", "rabbitmq", 22200, ((5672, 5672), (15672, 15672)))
     others = (Host(f"broker-{n}", "rabbitmq", 22180 + n) for n in range(2, brokers + 1))
     payment = Host("payment-1", "payment", 22199, ((8080, PAYMENT_PORT),))
     hosts = (Host(f"dispatch-{n}", "dispatch", 22200 + n) for n in range(1, dispatch_hosts + 1))
-    return Lab("lab", STATE, (broker, *others, *hosts, payment))
+    databases = (Host("db-1", "postgresql", 22191),) if ledger == "postgresql" else ()
+    return Lab("lab", STATE, (broker, *others, *databases, *hosts, payment))
 
 
-def up(dispatch_hosts: int, brokers: int, distribution: str, artifact: str) -> None:
+def up(dispatch_hosts: int, brokers: int, ledger: str, distribution: str, artifact: str) -> None:
     started = time.monotonic()
     print("1/4 container engine and host image", flush=True)
     client = engine.connect(STATE)
     tag = image.ensure(client, distribution)
     print("2/4 hosts", flush=True)
-    wanted = lab(dispatch_hosts, brokers)
+    wanted = lab(dispatch_hosts, brokers, ledger)
     others = wanted.made_of_others(client, tag)
     if others:
         raise LabError(f"{', '.join(others)} stand already, made of another image than {tag}; first `make lab-down`.")
@@ -78,6 +82,9 @@ def main() -> int:
     boot.add_argument("--hosts", type=int, default=1, metavar="N", help="how many Dispatch hosts (default: 1)")
     boot.add_argument("--brokers", type=int, default=1, metavar="N", help="how many brokers: 1, or a cluster of 3 or 5")
     boot.add_argument("--distribution", default=image.DEFAULT, metavar="NAME", help=f"{names} (default: %(default)s)")
+    boot.add_argument(
+        "--ledger", choices=("sqlite", "postgresql"), default="sqlite", help="each host's own, or a shared one"
+    )
     boot.add_argument("--artifact", default="", metavar="PATH", help="another artifact for Dispatch")
     commands.add_parser("down", help="remove the hosts, their network, image, key and secrets")
     images = commands.add_parser("image", help="make sure of the engine and of host images, and print their tags")
@@ -87,7 +94,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.command == "up":
-            up(arguments.hosts, arguments.brokers, arguments.distribution, arguments.artifact)
+            up(arguments.hosts, arguments.brokers, arguments.ledger, arguments.distribution, arguments.artifact)
         elif arguments.command == "down":
             down()
         elif arguments.command == "matrix":

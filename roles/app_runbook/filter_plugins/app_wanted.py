@@ -64,6 +64,7 @@ OPTIONAL: dict[str, Any] = {
     "go_proxy": "",
     "ca_bundle": "",
     "require_hashes": True,
+    "packages": {},
     "drain": None,
     "serial": [1, "100%"],
     "max_fail_percentage": 0,
@@ -140,6 +141,7 @@ def _of_kind(service: Mapping[str, Any], sandbox: Any, systems: object, unfit: l
     """What is wanted of a host only where the release is of one kind, for which `service` is the definition."""
     return {
         "systems": systems,
+        "packages": service["packages"],
         "files": _files(service, sandbox),
         "check": service["check"],
         "check_zip": f"/var/cache/{service['name']}-check.zip" if service["check_zip"] else "",

@@ -64,6 +64,11 @@ def faults(service: Mapping[str, Any], sandbox: object) -> list[str]:
         for key, value in service["environment"].items():
             if re.search(r"[\r\n\0]", str(value)):
                 found.append(f"{name}_environment.{key} has a line break. Set it to a value of one line.")
+    if not _packages_by_manager(service["packages"]):
+        found.append(
+            f"The packages of {name} are {json.dumps(service['packages'], default=str)}. Set them to lists by what "
+            "installs them, such as {apt: [libpq5], dnf: [libpq]}."
+        )
     if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", str(service["home"])):
         found.append(
             f"The home of {name} is {service['home']}. Set it to an absolute path of a directory that is the service's "
@@ -158,6 +163,13 @@ def _directive_faults(variable: str, directives: object) -> list[str]:
         elif re.search(r"[\r\n\0]", str(value)):
             found.append(f"{variable}.{name} has a line break. Set it to a value of one line, or to a list of them.")
     return found
+
+
+def _packages_by_manager(packages: object) -> bool:
+    return isinstance(packages, Mapping) and all(
+        manager in ("apt", "dnf") and isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for manager, names in packages.items()
+    )
 
 
 def _at_least_one(value: object) -> bool:

@@ -49,6 +49,7 @@ options:
         description:
           - What is wanted where the release is of this kind, for each kind that the service runs.
           - C(systems) is the runtime of each system; see M(python_runtime_info).
+          - C(packages) are packages that the service needs beside it, lists by what installs them, C(apt) or C(dnf).
           - C(files) are those that are switched together, by name; each with C(path), C(mode) and C(content).
           - C(check) is a command of the release, relative to it, that has to pass before a switch. Where C(check_zip)
             is the path of a zip on the host, these are arguments of that program instead, which the host's Python runs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def compare(wanted: Wanted) -> dict[str, Any]:
         return _unfetched(wanted)
     wanted = of_kind(wanted, kind)
     runtime = this_system(wanted["systems"], kind)
+    runtime = replace(runtime, packages=[*runtime.packages, *wanted["packages"].get(runtime.manager, [])])
     if kind == "go" and go_version.older(runtime.version, wanted["go"]):
         raise UnfitError(f"{wanted['name']}_artifact: {go_version.too_old(runtime.version, wanted['go'])}.")
     release = directory(home, wanted["sha256"], kind, runtime.version or runtime.interpreter)

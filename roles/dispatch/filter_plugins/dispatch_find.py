@@ -17,7 +17,8 @@ def text(answers: Answers) -> list[str]:
     `answers` are what the task that asked has registered, by host.
     """
     orders = [order for host, answer in answers.items() for order in _orders(host, answer) or ()]
-    rows = [tuple(_cell(order.get(column)) for column in _COLUMNS) for order in orders]
+    # Hosts that share a ledger all give the same answer.
+    rows = {tuple(_cell(order.get(column)) for column in _COLUMNS) for order in orders}
     table = [_COLUMNS, *sorted(rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table] if rows else []
@@ -37,14 +38,14 @@ def nowhere(answers: Answers) -> str:
 
 
 def _orders(host: str, answer: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """The orders a host's ledger has; None where it has not answered."""
+    """The orders a host's ledger has, with the host that dispatched each; None where it has not answered."""
     if answer.get("rc") != 0:
         return None
     try:
         found = [json.loads(line) for line in str(answer.get("stdout", "")).splitlines()]
     except ValueError:
         return None
-    return [{**order, "host": host} for order in found] if all(isinstance(order, dict) for order in found) else None
+    return [{"host": host, **order} for order in found] if all(isinstance(order, dict) for order in found) else None
 
 
 def _silent(answers: Answers) -> dict[str, str]:

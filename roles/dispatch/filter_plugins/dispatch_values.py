@@ -24,8 +24,10 @@ from dispatch_app.settings import SettingsError, load  # noqa: E402 - only now i
 # `_Reader.hosts` in dispatch_app/settings.py accepts the same; the zone of an IPv6 address follows a %.
 HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 HOST_AND_PORT = re.compile(r"[^:]*:[0-9]*")
-# AMQP_* and the webhook's secret have variables of their own, and systemd sets STATE_DIRECTORY.
-SETTING = re.compile(r"(?!AMQP_|STATE_DIRECTORY$|DISPATCH_WEBHOOK_SECRET$)[A-Z][A-Z0-9_]*")
+# AMQP_*, the webhook's secret and the ledger have variables of their own, and systemd sets STATE_DIRECTORY.
+SETTING = re.compile(
+    r"(?!AMQP_|STATE_DIRECTORY$|DISPATCH_WEBHOOK_SECRET$|DISPATCH_LEDGER(_PASSWORD|_CA)?$)[A-Z][A-Z0-9_]*"
+)
 SIGNING = "DISPATCH_WEBHOOK_SECRET"
 HTTP = "127.0.0.1:9672"  # where the consumer answers unless DISPATCH_HTTP says otherwise
 # What the original program has built in, by the names of the variables that say otherwise.
@@ -42,7 +44,7 @@ def faults(values: Mapping[str, Any], inventory: str) -> list[str]:
     `values` has the variables' names without ``dispatch_`` as its keys, and None for a variable that is not set.
     `inventory` is the directory of the inventory, which the remedies name.
     """
-    checks = (_host, _port, _user, _password, _names, _environment, _hook, _seconds)
+    checks = (_host, _port, _user, _password, _names, _ledger, _environment, _hook, _seconds)
     return [fault for check in checks for fault in check(values, inventory)]
 
 
@@ -103,6 +105,31 @@ def _names(values: Mapping[str, Any], _: str) -> list[str]:
     ]
 
 
+def _ledger(values: Mapping[str, Any], inventory: str) -> list[str]:
+    url, password, ca = values["ledger"], values["ledger_password"], values["ledger_ca"]
+    if not url:
+        return [
+            f"dispatch_{name} is set, and dispatch_ledger is not. Set both, or neither."
+            for name in ("ledger_password", "ledger_ca")
+            if values[name]
+        ]
+    if password is not None and not isinstance(password, str):
+        return [
+            "dispatch_ledger_password is a number to YAML, which changes how it is written. Put it in quotes: "
+            'dispatch_ledger_password: "…"'
+        ]
+    # The CA will be a file on the host; any file stands for it here.
+    given = {"DISPATCH_LEDGER": url, "DISPATCH_LEDGER_PASSWORD": password or "", "DISPATCH_LEDGER_CA": ca and __file__}
+    _asked, problems = _consumer_s_word(given, "")
+    return [
+        f"dispatch_ledger_password is not set. Put the password of dispatch_ledger's user into a vaulted file beside "
+        f"the inventory: ansible-vault create {inventory}/group_vars/all/vault.yml"
+        if problem.startswith("DISPATCH_LEDGER_PASSWORD")
+        else f"{re.sub(r'DISPATCH_LEDGER[A-Z_]*', lambda name: name[0].lower(), problem)}."
+        for problem in problems
+    ]
+
+
 def _environment(values: Mapping[str, Any], _: str) -> list[str]:
     environment = values["environment"]
     if not isinstance(environment, Mapping):
@@ -110,11 +137,12 @@ def _environment(values: Mapping[str, Any], _: str) -> list[str]:
             "dispatch_environment is not a dictionary. Set it to settings by their names, such as "
             "{DISPATCH_RETENTION_DAYS: 90}."
         ]
-    asked, problems = _consumer_s_word(environment, values["webhook_secret"])
+    ours = {name: value for name, value in environment.items() if SETTING.fullmatch(str(name))}
+    asked, problems = _consumer_s_word(ours, values["webhook_secret"])
     return [
         f"dispatch_environment has the setting {name}. Take a name that dispatch_app/README.md gives; for AMQP_* there "
-        f"are the variables dispatch_amqp_*, for the webhook's secret dispatch_webhook_secret, and STATE_DIRECTORY is "
-        f"systemd's.{_closest(str(name), asked)}"
+        f"are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for the webhook's secret "
+        f"dispatch_webhook_secret, and STATE_DIRECTORY is systemd's.{_closest(str(name), asked)}"
         for name in environment
         if not SETTING.fullmatch(str(name)) or (str(name).startswith("DISPATCH_") and name not in asked)
     ] + [_named(problem) for problem in problems]
@@ -193,6 +221,11 @@ def original_faults(values: Mapping[str, Any], own_zip: str) -> list[str]:
         for name, built_in in ORIGINAL.items()
         if str(values[name]) != str(built_in)
     ]
+    if values["ledger"]:
+        found.append(
+            f"dispatch_ledger is {values['ledger']}, but {what}, which keeps no ledger. Leave the variable out, "
+            f"or {remedy}."
+        )
     if "," in str(values["amqp_host"]):
         found.append(
             f"dispatch_amqp_host is {values['amqp_host']}, but {what}, which takes one host. Set it to one, "

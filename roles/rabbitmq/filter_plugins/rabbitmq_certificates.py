@@ -34,13 +34,20 @@ class Pair:
 
 
 def rabbitmq_certificates(
-    directory: str, host: str, names: list[str], clients: list[str], reached_by: list[str], now: datetime | None = None
+    directory: str,
+    host: str,
+    names: list[str],
+    clients: list[str],
+    reached_by: list[str],
+    now: datetime | None = None,
+    asked_by: str = "rabbitmq",
 ) -> dict[str, Any]:
     """Return what is to be done about a broker's certificate and its clients': ``{"faults", "generate_ca", "due"}``.
 
     `names` are those a certificate of ours has to bear. One that is given has to bear them, too, unless `reached_by`
     tells names by which clients may reach the broker: then any of those will do. `due` has a dictionary for each that
-    is to be made: its name, its subjectAltName, and whether it and its key stand already.
+    is to be made: its name, its subjectAltName, and whether it and its key stand already. `asked_by` is the role whose
+    variable names a remedy.
     """
     moment, folder = now or datetime.now(timezone.utc), Path(directory)
     authority = _read(folder, "ca")
@@ -60,7 +67,8 @@ def rabbitmq_certificates(
         mine = _ours(pair, authority)
         # One of ours bears every name and does not end soon; of one that is given, only what can't work is refused.
         others = reached_by if name == host and not mine else []
-        wrong = pair.faults or _wrong(pair, ours_bears, others, moment + RENEWED_BEFORE if mine else moment)
+        until = moment + RENEWED_BEFORE if mine else moment
+        wrong = pair.faults or _wrong(pair, ours_bears, others, until, asked_by)
         wrong = wrong or ([] if mine else _distrusted(pair, authority))
         if (missing and signs) or (wrong and mine and not pair.faults):
             due.append(
@@ -107,7 +115,7 @@ def _read(folder: Path, name: str) -> Pair:
     return pair
 
 
-def _wrong(pair: Pair, names: list[str], any_of: list[str], moment: datetime) -> list[str]:
+def _wrong(pair: Pair, names: list[str], any_of: list[str], moment: datetime, asked_by: str) -> list[str]:
     """Return what is wrong with a certificate: its key, its time, the names it is to bear."""
     certificate = pair.certificate
     if certificate is None:
@@ -130,7 +138,7 @@ def _wrong(pair: Pair, names: list[str], any_of: list[str], moment: datetime) ->
     if lacking:
         found.append(
             f"{file} is not one for {', '.join(lacking)}; it bears {', '.join(borne) or 'no name'}. Put one there that "
-            "is, or set rabbitmq_tls_names to the names by which clients reach the broker."
+            f"is, or set {asked_by}_tls_names to the names by which clients reach the host."
         )
     return found
 

@@ -53,6 +53,7 @@ def python(host: Values) -> Values:
         ({"dispatch_limits": {"MemoryMax": {"a": 1}}}, 'dispatch_limits.MemoryMax is {"a": 1}. Set it to a value'),
         ({"dispatch_limits": {"MemoryMax": [None]}}, "dispatch_limits.MemoryMax is [null]. Set it to a value"),
         ({"dispatch_limits": {"MemoryMax": "1G\nUser=root"}}, "dispatch_limits.MemoryMax has a line break"),
+        ({"dispatch_ledger": "db-1", "dispatch_ledger_password": "x"}, "dispatch_ledger is no URL of a PostgreSQL"),
         ({"dispatch_unit_overrides": {"no such": 1}}, 'dispatch_unit_overrides has the directive "no such"'),
     ],
 )
@@ -169,3 +170,20 @@ def test_an_unsafe_password_is_taken_as_it_is(tmp_path: Path, desired: Callable[
     )
     credentials = Desired([str(inventory)]).wanted("h1", {})["host"]["credentials"]["python"]
     assert base64.b64decode(credentials["amqp_password"]) == b"Xy{#9kQ{{ x }}"
+
+
+def test_a_shared_ledger_is_in_the_environment_its_password_a_credential_and_its_library_a_package(
+    desired: Callable[..., Desired],
+) -> None:
+    plain = python(desired().wanted("h1", {})["host"])
+    url = "postgresql://dispatch@db-1,db-2/dispatch"
+    given = {"dispatch_ledger": url, "dispatch_ledger_password": PASSWORD, "dispatch_ledger_ca": "PEM"}
+    shared = python(desired(**given).wanted("h1", {})["host"])
+    assert (plain["packages"], shared["packages"]) == ({}, {"apt": ["libpq5"], "dnf": ["libpq"]})
+    # Whoever has no shared ledger has nothing more on the host than before there was one.
+    assert list(plain["credentials"]) == ["amqp_password"]
+    assert not [file for file in plain["files"].values() if "ledger" in file["content"].lower()]
+    assert f'DISPATCH_LEDGER="{url}"' in shared["files"]["environment"]["content"].splitlines()
+    decoded = {name: base64.b64decode(secret).decode() for name, secret in shared["credentials"].items()}
+    assert decoded == {"amqp_password": PASSWORD, "ledger_password": PASSWORD, "dispatch_ledger_ca": "PEM"}
+    assert PASSWORD not in json.dumps(shared["files"])

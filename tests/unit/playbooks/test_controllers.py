@@ -22,6 +22,8 @@ HERE = {
     "dispatch_amqp_host": "rabbit",
 }
 
+GROUPS = ("dispatch", "payment", "rabbitmq", "postgresql")
+
 
 def said(
     book: str, directory: Path, *arguments: str, variables: Mapping[str, object] | None = None, **environ: str
@@ -29,7 +31,7 @@ def said(
     """Run a playbook on this machine, which is both a broker's host and Dispatch's; return what a refusal said."""
     inventory = directory / "hosts.json"
     hosts = {"hosts": {"here": {**HERE, **(variables or {})}}}
-    inventory.write_text(json.dumps({"all": {"children": dict.fromkeys(("dispatch", "payment", "rabbitmq"), hosts)}}))
+    inventory.write_text(json.dumps({"all": {"children": dict.fromkeys(GROUPS, hosts)}}))
     done = subprocess.run(
         [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), f"playbooks/{book}.yml", *arguments],
         cwd=ROOT,
@@ -45,7 +47,13 @@ def said(
 
 @pytest.mark.parametrize(
     ("book", "strategy"),
-    [("dispatch", "host_pinned"), ("rabbitmq", "free"), ("doctor", "free"), ("rollback", "ansible.builtin.free")],
+    [
+        ("dispatch", "host_pinned"),
+        ("rabbitmq", "free"),
+        ("postgresql", "free"),
+        ("doctor", "free"),
+        ("rollback", "ansible.builtin.free"),
+    ],
 )
 def test_a_strategy_by_which_hosts_do_not_wait_is_refused(tmp_path: Path, book: str, strategy: str) -> None:
     refused = said(book, tmp_path, ANSIBLE_STRATEGY=strategy)
@@ -105,13 +113,16 @@ def this_system() -> dict[str, object]:
         ("site", "rabbitmq", "Xy{#9kQ-secret"),
         ("dispatch", "dispatch_amqp", "Xy{{ secret }}"),
         ("payment", "payment_amqp", "Xy{{ secret }}"),
+        ("postgresql", "postgresql", "Xy{{ secret }}"),
+        ("check", "dispatch_ledger", "Xy{{ secret }}"),
     ],
 )
 def test_a_password_that_ansible_takes_for_a_template_is_not_shown(
     tmp_path: Path, book: str, variable: str, secret: str
 ) -> None:
     file = tmp_path / "passwords.yml"
-    others = "".join(f'{name}_password: "{{{{ dispatch_amqp_password }}}}"\n' for name in ("rabbitmq", "payment_amqp"))
+    names = ("rabbitmq", "payment_amqp", "postgresql", "dispatch_ledger")
+    others = "".join(f'{name}_password: "{{{{ dispatch_amqp_password }}}}"\n' for name in names)
     file.write_text(f'dispatch_amqp_password: "{secret}"\n{others}')
     told = said(book, tmp_path, "-e", f"@{file}", "-vvv")
     assert f"{variable}_password, or a variable that it refers to, is a template that can" in told

@@ -36,6 +36,12 @@ def test_all_hosts_stand_in_one_table_and_those_that_gave_no_answer_below() -> N
     assert find.nowhere(ANSWERS) == ""
 
 
+def test_a_shared_ledger_tells_which_host_dispatched_an_order_however_many_hosts_are_asked() -> None:
+    shared = json.dumps({**json.loads(order("o-1", "2026-02-01T00:00:00.000Z")), "host": "two"})
+    _, only = find.text({host: {"rc": 0, "stdout": shared} for host in ("one", "two")})
+    assert only.split()[:3] == ["2026-02-01T00:00:00.000Z", "two", "o-1"]
+
+
 def test_an_order_that_no_host_has_is_an_error_that_names_who_was_not_asked() -> None:
     answers = {host: ANSWERS[host] for host in ("one", "old", "away")}
     assert "None of the ledgers" in find.nowhere(answers)

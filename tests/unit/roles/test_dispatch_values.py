@@ -21,10 +21,16 @@ GOOD: dict[str, Any] = {
     "amqp_queue": "orders",
     "amqp_routing_key": "orders",
     "webhook_secret": "",
+    "ledger": "",
+    "ledger_password": None,
+    "ledger_ca": "",
     "environment": {},
     "hook": "",
     "drain_seconds": 300,
 }
+# Settings that have variables of the role's own, which dispatch_environment can't set.
+OF_THEIR_OWN = ("dispatch_ledger", "dispatch_ledger_password", "dispatch_ledger_ca", "dispatch_webhook_secret")
+LEDGER = {"ledger": "postgresql://dispatch@db-1,db-2:5433/dispatch", "ledger_password": "not-to-be-seen"}
 
 
 def faults(**given: object) -> list[str]:
@@ -35,6 +41,9 @@ def faults(**given: object) -> list[str]:
 def test_good_values_are_accepted() -> None:
     assert faults() == []
     assert faults(hook="shop.orders:dispatched") == []
+    assert faults(**LEDGER) == []
+    assert faults(**LEDGER, ledger_ca="-----BEGIN CERTIFICATE-----") == []
+    assert faults(ledger="postgresql://roboshop@%2Frun%2Fpostgresql/dispatch") == []
     assert faults(amqp_port="5671", drain_seconds="1", environment={"DISPATCH_RETENTION_DAYS": 90}) == []
 
 
@@ -51,6 +60,10 @@ def test_good_values_are_accepted() -> None:
         ({"amqp_host": "a, b"}, ["dispatch_amqp_host is a, b, but"]),
         ({"amqp_password": "not-to-be-seen\n"}, ["dispatch_amqp_password has a line break, but"]),
         ({"amqp_password": None}, []),
+        (
+            LEDGER,
+            [f"dispatch_ledger is {LEDGER['ledger']}, but the artifact is the original program or one like it, which"],
+        ),
     ],
 )
 def test_what_the_original_program_has_built_in_can_t_be_set(
@@ -95,6 +108,32 @@ def test_the_original_program_s_settings_are_checked_by_our_artifact(tmp_path: P
             {"environment": {"DISPATCH_WEBHOOK_URL": "http://a/"}},
             "dispatch_webhook_secret is not set but DISPATCH_WEBHOOK_URL is; set it",
         ),
+        ({**LEDGER, "ledger": "postgresql://dispatch@db-1"}, "dispatch_ledger names no database; put its name at"),
+        ({**LEDGER, "ledger": "postgresql://db-1/dispatch"}, "dispatch_ledger names no user; set a URL such as"),
+        ({**LEDGER, "ledger": "db-1"}, "dispatch_ledger is no URL of a PostgreSQL database; set a URL such as"),
+        ({**LEDGER, "ledger": "postgresql://d@db-1:99999/d"}, "dispatch_ledger has 'db-1:99999', which is no host"),
+        ({**LEDGER, "ledger": "postgresql://d@db 1/d"}, "dispatch_ledger has characters that no URL may have; set"),
+        (
+            {**LEDGER, "ledger": "postgresql://d:not-to-be-seen@db-1/d"},
+            "dispatch_ledger holds a password; leave it out, and give it as dispatch_ledger_password or a credential.",
+        ),
+        ({**LEDGER, "ledger": "postgresql://d@db-1/d?sslmode=allow"}, "dispatch_ledger has sslmode=allow; set one of"),
+        (
+            {**LEDGER, "ledger": "postgresql://d@localhost/d?sslmode=disable", "ledger_ca": "x"},
+            "dispatch_ledger_ca is set, and dispatch_ledger has sslmode=disable; remove one of them.",
+        ),
+        ({**LEDGER, "ledger_password": None}, "dispatch_ledger_password is not set. Put the password of"),
+        ({**LEDGER, "ledger_password": ""}, "dispatch_ledger_password is not set. Put the password of"),
+        ({**LEDGER, "ledger_password": 12345678}, "dispatch_ledger_password is a number to YAML"),
+        (
+            {"ledger_password": "not-to-be-seen"},
+            "dispatch_ledger_password is set, and dispatch_ledger is not. Set both",
+        ),
+        ({"ledger_ca": "x"}, "dispatch_ledger_ca is set, and dispatch_ledger is not. Set both, or neither."),
+        (
+            {"environment": {"DISPATCH_LEDGER": "postgresql://d@db-1/d"}},
+            "dispatch_environment has the setting DISPATCH_LEDGER. Take a name that dispatch_app/README.md gives; for",
+        ),
         ({"environment": {"Dispatch": 1}}, "dispatch_environment has the setting Dispatch. Take a name"),
         ({"environment": {"AMQP_PASS": "x"}}, "dispatch_environment has the setting AMQP_PASS. Take a name"),
         ({"environment": {"STATE_DIRECTORY": "/x"}}, "dispatch_environment has the setting STATE_DIRECTORY. Take"),
@@ -102,8 +141,9 @@ def test_the_original_program_s_settings_are_checked_by_our_artifact(tmp_path: P
         (
             {"environment": {"DISPATCH_RETRY_DELAY": 1}},
             "dispatch_environment has the setting DISPATCH_RETRY_DELAY. Take a name that dispatch_app/README.md gives; "
-            "for AMQP_* there are the variables dispatch_amqp_*, for the webhook's secret dispatch_webhook_secret, and "
-            "STATE_DIRECTORY is systemd's. The closest such name is DISPATCH_RETRY_DELAYS.",
+            "for AMQP_* there are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for the "
+            "webhook's secret dispatch_webhook_secret, and STATE_DIRECTORY is systemd's. The closest such name is "
+            "DISPATCH_RETRY_DELAYS.",
         ),
         (
             {"environment": {"DISPATCH_RETRY_DELAYS": "0"}},
@@ -143,7 +183,8 @@ def test_every_setting_that_the_consumer_documents_is_known() -> None:
     text = (Path(__file__).resolve().parents[3] / "dispatch_app" / "README.md").read_text()
     names = re.findall(r"^\| `(DISPATCH_[A-Z_]+)`", text, re.MULTILINE)
     assert len(names) > 4
-    assert not [fault for name in names for fault in faults(environment={name: ""}) if "Take a name" in fault]
+    refused = [name for name in names for fault in faults(environment={name: ""}) if "Take a name" in fault]
+    assert all(f"dispatch_{name.removeprefix('DISPATCH_').lower()}" in OF_THEIR_OWN for name in refused), refused
 
 
 def test_a_password_s_remedy_is_to_be_copied() -> None:
@@ -165,10 +206,11 @@ def test_all_faults_are_told_at_once() -> None:
         amqp_exchange="",
         amqp_queue="",
         amqp_routing_key="",
+        ledger_ca="x",
         environment={"a": 1, "b": 2},
         drain_seconds=0,
     )
-    assert [fault.partition(" is ")[0].partition(". ")[0] for fault in found] == [
+    assert [fault.partition(", and ")[0].partition(" is ")[0].partition(". ")[0] for fault in found] == [
         "dispatch_amqp_host",
         "dispatch_amqp_port",
         "dispatch_amqp_user",
@@ -177,6 +219,7 @@ def test_all_faults_are_told_at_once() -> None:
         "dispatch_amqp_exchange",
         "dispatch_amqp_queue",
         "dispatch_amqp_routing_key",
+        "dispatch_ledger_ca",
         "dispatch_environment has the setting a",
         "dispatch_environment has the setting b",
         "dispatch_drain_seconds",

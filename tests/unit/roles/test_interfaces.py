@@ -35,6 +35,7 @@ def test_the_roles_are_the_runbook_s_steps() -> None:
         "dispatch",
         "go_runtime",
         "payment",
+        "postgresql",
         "python_runtime",
         "rabbitmq",
     ]
@@ -92,8 +93,8 @@ def test_secrets_are_marked(role: str) -> None:
             assert option.get("no_log") is True, name
 
 
-@pytest.mark.parametrize("role", [name for name in NAMES if name != "rabbitmq"])
-def test_only_the_broker_s_role_may_use_community_collections(role: str) -> None:
+@pytest.mark.parametrize("role", [name for name in NAMES if name not in ("rabbitmq", "postgresql")])
+def test_only_the_roles_of_the_other_ends_may_use_community_collections(role: str) -> None:
     for file in (ROLES / role / "tasks").glob("*.yml"):
         for task in tasks(yaml.safe_load(file.read_text())):
             modules = [key for key in task if "." in key]

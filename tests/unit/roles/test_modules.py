@@ -83,4 +83,5 @@ def test_secrets_are_kept_out_of_logs(monkeypatch: pytest.MonkeyPatch) -> None:
         assert specs[name]["wanted"]["options"]["credentials"]["no_log"]
     assert specs["app_release"]["index_url"]["no_log"]
     assert specs["rabbitmq_configuration"]["key"]["no_log"]
+    assert specs["postgresql_configuration"]["key"]["no_log"]
     assert specs["rabbitmq_objects"]["users"]["options"]["password"]["no_log"]

@@ -217,3 +217,13 @@ def test_one_whose_file_holds_the_chain_to_the_ca_is_taken(folder: Directory) ->
     with (folder.path / "broker.pem").open("ab") as chain:
         chain.write((folder.path / "between.pem").read_bytes())
     assert folder.judged()["faults"] == []
+
+
+def test_another_role_s_variable_is_named_where_it_asks(folder: Directory) -> None:
+    folder.certificate("broker", folder.key("broker"), folder.ca(), names=["elsewhere"])
+    (folder.path / "ca.key").unlink()  # somebody else's CA
+    judged = certificates.rabbitmq_certificates(
+        str(folder.path), "broker", NAMES, [], [], now=NOW, asked_by="postgresql"
+    )
+    assert any("or set postgresql_tls_names to the names" in fault for fault in judged["faults"])
+    assert "rabbitmq_tls_names" not in str(judged)

@@ -114,6 +114,18 @@ def test_what_has_drifted_is_named_and_its_step_has_something_to_do(
     assert any(said in change for change in found["changes"]), found["changes"]
 
 
+def test_what_a_service_needs_beside_its_runtime_is_installed_with_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.wanted["kinds"]["python"]["packages"] = {"apt": ["libpq5"], "dnf": ["libpq"]}
+    assert app_survey.compare(host.wanted)["settled"]
+    monkeypatch.setattr(app_host, "missing_packages", lambda names: [name for name in names if name == "libpq5"])
+    found = app_survey.compare(host.wanted)
+    assert (found["settled"], found["steps"]["runtime"], found["changes"]) == (False, True, ["package libpq5: missing"])
+    assert found["runtime"]["packages"] == ["python3.11-venv", "libpq5"]
+    assert found["runtime"]["missing"] == ["libpq5"]
+
+
 def test_a_home_on_another_volume_is_settled(host: Host) -> None:
     home, volume = host.root / "app", host.root / "volume"
     home.rename(volume)

@@ -64,6 +64,7 @@ def test_what_a_definition_leaves_out_has_a_default() -> None:
     files = part.pop("files")
     assert part == {
         "systems": of_role("python_runtime", "defaults", "main.yml")["python_runtime_systems"],
+        "packages": {},
         "check": "",
         "check_zip": "",
         "ready_url": "",
@@ -172,6 +173,13 @@ def test_bad_values_of_other_roles_are_refused() -> None:
     assert fault.startswith('app_service_sandbox has the directive "User=root')
     (fault,) = app_wanted.wanted(DEFINITION, None, "debian")["faults"]
     assert fault.startswith("python_runtime_systems is not a dictionary")
+
+
+@pytest.mark.parametrize("packages", ["libpq5", ["libpq5"], {"yum": ["libpq"]}, {"apt": "libpq5"}, {"dnf": [1]}])
+def test_packages_are_lists_by_what_installs_them(packages: object) -> None:
+    (fault,) = wanted(packages=packages)["faults"]
+    assert fault.startswith("The packages of shipping are ")
+    assert of_kind(wanted(packages={"apt": ["libpq5"]}))["packages"] == {"apt": ["libpq5"]}
 
 
 def test_all_faults_are_told_at_once() -> None:
