@@ -52,7 +52,7 @@ class Releases:
 
     def build(self, name: str = "one", sha256: str = "", fail: int = 0, **options: str) -> bool:
         with zipfile.ZipFile(self.artifact, "w") as archive:
-            archive.writestr("requirements.txt", "")
+            archive.writestr(zipfile.ZipInfo("requirements.txt"), "")  # with the same time each time, for the digest
         digest = hashlib.sha256(self.artifact.read_bytes()).hexdigest()
         self.patch.setenv("FAIL", str(fail))
         built: bool = app_build.build(
