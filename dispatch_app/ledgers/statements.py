@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from .port import Filter
 
-# The first of the two numbers of each advisory lock of ours (PostgreSQL documentation, 13.3.5).
+# The first of the two numbers of each advisory lock of ours (PostgreSQL documentation, 13.3.5). A process shares its
+# lock with itself: the server may take a while to see that an earlier connection of it has ended.
 LOCKS = 0x0D15
 RETENTION = 0  # the second number of the lock of the one that forgets; those of processes are above
 NOBODY = -1  # as the process that recorded an order: it is another one that has to announce it
@@ -61,7 +62,7 @@ NEWEST = "(SELECT extract(epoch FROM dispatched_at)::float8 FROM dispatch.orders
 EPOCH = "extract(epoch FROM now())::float8"
 MAY_FORGET = f"SELECT pg_try_advisory_xact_lock({LOCKS}, {RETENTION}), {EPOCH}"
 BEGIN = f"""SELECT version, now()::text, coalesce({NEWEST}, {EPOCH}),
-  pg_try_advisory_lock({LOCKS}, %s) FROM dispatch.version"""
+  pg_try_advisory_lock_shared({LOCKS}, %s) FROM dispatch.version"""
 TESTS = (
     "dispatched_at >= to_timestamp(%s / 1000.0)", "id = %s", '"user" = %s', "correlation_id = %s",
 )  # of a Filter's fields  # fmt: skip

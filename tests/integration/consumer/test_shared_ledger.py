@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +21,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import dispatch_app.ledgers.postgresql as module
 from dispatch_app.check import check_ledger
@@ -284,6 +289,21 @@ def test_each_announces_its_own_orders_and_those_of_the_dead(ledgers: Any, monke
     assert {order.host for order in second.unannounced(9) if order.id == "c"} == {"host-2"}
 
 
+def test_a_process_that_connects_again_keeps_its_orders_when_its_old_connection_ends(
+    ledgers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ADOPT_SECONDS", 0.0)
+    first, second = ledgers(announcing=True), ledgers(announcing=True)
+    first.record(rows("a"))
+    old, first._conn = first._conn, None
+    first.record(rows("b"))
+    old.close()
+    gone = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s"
+    until(lambda: first._conn.execute(gone, (first._process,)).fetchone() == (1,), what="the end of the old one")
+    assert second.unannounced(9) == []
+    assert [order.id for order in first.unannounced(9)] == ["a", "b"]
+
+
 def test_what_becomes_ours_is_told_though_later_orders_were(ledgers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = ledgers(announcing=True), ledgers(announcing=True)
     first.record(rows("a"))
@@ -446,6 +466,52 @@ def test_what_is_wrong_with_the_way_to_the_database_is_told_by_name(database: Da
         assert failure
         assert told in str(failure), failure
         assert database.password not in str(failure)
+
+
+def certify(server: Server) -> Path:
+    """Have a server speak TLS with a certificate for localhost; return the file of the CA."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("CA of the test", "server")]
+    now = datetime.datetime.now(datetime.timezone.utc)
+    day = datetime.timedelta(days=1)
+    ca, certificate = (
+        x509.CertificateBuilder(names[0], name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+        .add_extension(more, critical=True)
+        .sign(keys[0], hashes.SHA256())
+        for name, key, more in (
+            (names[0], keys[0], x509.BasicConstraints(ca=True, path_length=None)),
+            (names[1], keys[1], x509.SubjectAlternativeName([x509.DNSName("localhost")])),
+        )
+    )
+    pem = serialization.Encoding.PEM
+    private = keys[1].private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    files = {"ca.pem": ca.public_bytes(pem), "server.pem": certificate.public_bytes(pem), "server.key": private}
+    for name, content in files.items():
+        path = server.directory / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        shutil.chown(path, server.directory.owner(), server.directory.group())
+    server.sql(f"ALTER SYSTEM SET ssl_cert_file = '{server.directory / 'server.pem'}'")
+    server.sql(f"ALTER SYSTEM SET ssl_key_file = '{server.directory / 'server.key'}'")
+    server.sql("ALTER SYSTEM SET ssl = on")
+    server.sql("SELECT pg_reload_conf()")
+    until(lambda: server.sql("SHOW ssl") == [("on",)], what="TLS")
+    return server.directory / "ca.pem"
+
+
+def test_the_server_s_certificate_is_verified_name_and_all(own_server: Server) -> None:
+    plain = own_server.create("orders")
+    ca = certify(own_server)
+    full = replace(plain, hosts=("localhost",), sslmode="verify-full", ca=str(ca))
+    assert check_ledger(full) is None
+    assert check_ledger(replace(full, hosts=("127.0.0.1",), sslmode="verify-ca")) is None
+    assert check_ledger(replace(full, hosts=("127.0.0.1",), sslmode="require", ca=None)) is None
+    # The CAs that this machine trusts are not the test's, and no name but localhost is in the certificate.
+    for wrong in (replace(full, ca=None), replace(full, hosts=("127.0.0.1",))):
+        failure = check_ledger(wrong)
+        assert failure
+        assert "is not trusted" in str(failure), failure
+        assert "set DISPATCH_LEDGER_CA to the CA that signed it" in str(failure)
 
 
 # -- commands -------------------------------------------------------------------------
