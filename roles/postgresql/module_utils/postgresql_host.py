@@ -222,6 +222,11 @@ class Host:
         What it has goes only once the copy stands.
         """
         cluster = self._found
+        if cluster.data.is_symlink() or cluster.data.is_mount():
+            raise RefusedError(
+                f"{cluster.data} is a link or a volume of its own, and a copy can't take its place. Mount the volume a "
+                "directory higher; nothing has changed."
+            )
         owner, copy = pwd.getpwnam(USER), cluster.data.with_name(f".{cluster.data.name}.copy")
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir(mode=0o700)

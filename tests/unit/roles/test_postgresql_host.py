@@ -154,6 +154,14 @@ def test_what_a_host_has_stays_where_the_primary_can_t_be_copied(root: Path, hos
     assert not [path for path in root.iterdir() if path.name.endswith(".copy")]
 
 
+def test_a_volume_in_the_place_of_the_data_is_refused(root: Path, host: Host) -> None:
+    (root / "data").rename(root / "volume")
+    (root / "data").symlink_to(root / "volume")
+    with pytest.raises(RefusedError, match="is a link or a volume of its own"):
+        replica.settle(host, COPY, check_mode=False)
+    assert commands(host).asked == []
+
+
 def test_a_primary_goes_out_of_service_only_where_the_replica_has_what_it_has(root: Path, host: Host) -> None:
     told = commands(host).answers
     told["pg_stat_replication"] = (0, "0\n", "")

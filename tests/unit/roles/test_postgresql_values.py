@@ -27,7 +27,7 @@ GOOD: dict[str, Any] = {
     "postgresql_tls_names": ["db-1", "10.0.4.11", "*.shop.internal"],
     "postgresql_artifact": __file__,
 }
-PAIR = {"postgresql_hosts": ["db-1", "db-2"], "postgresql_replication_password": "hunter22"}
+PAIR: dict[str, Any] = {"postgresql_hosts": ["db-1", "db-2"], "postgresql_replication_password": "hunter22"}
 
 
 def found(host: str = "db-1", **changed: Any) -> list[str]:
