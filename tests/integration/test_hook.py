@@ -34,9 +34,9 @@ VARIABLES: dict[str, object] = {
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    (tmp_path / "shop").mkdir()
-    (tmp_path / "shop" / "courier.py").write_text(HOOK)
-    command = (sys.executable, "-m", "dispatch_app.artifact", tmp_path / "courier.zip", "--with", tmp_path / "shop")
+    (tmp_path / "courier").mkdir()
+    (tmp_path / "courier" / "__init__.py").write_text(HOOK)
+    command = (sys.executable, "-m", "dispatch_app.artifact", tmp_path / "courier.zip", "--with", tmp_path / "courier")
     subprocess.run(command, cwd=ROOT, check=True)
     return tmp_path / "courier.zip"
 

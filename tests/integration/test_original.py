@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -120,13 +122,18 @@ def served(lab: TestLab, artifact: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.long
-def test_an_artifact_by_url_tells_its_kind_once_it_is_fetched(host: TestLab, artifacts: dict[str, Path]) -> None:
-    binary = artifacts["binary"]
+def test_an_artifact_by_url_tells_its_kind_once_it_is_fetched(
+    host: TestLab, artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    binary = tmp_path / "unknown.zip"  # that is on no host yet
+    shutil.copy(artifacts["binary"], binary)
+    with zipfile.ZipFile(binary, "a") as archive:
+        archive.comment = b"by URL"
     with served(host, binary) as variables:
         named = ("-e", json.dumps(variables))
         preview = host.playbook("dispatch", "--check", *named)
         assert preview.code == 0, preview.output
-        assert "so this preview takes it for a release of the kind python" in preview.output
+        assert "takes it for a release of the kind python" in " ".join(preview.output.split()), preview.output
         run = host.playbook("dispatch", *named)
         assert run.code == 0, run.output
         assert live(host) == of(binary, "binary")

@@ -24,6 +24,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import dispatch_app.ledgers.postgresql as module
 from dispatch_app.check import check_ledger
@@ -34,9 +36,11 @@ from dispatch_app.ledgers.postgresql import PostgresqlLedger, read
 from dispatch_app.ledgers.schema import migrate
 from dispatch_app.ledgers.sqlite import SqliteLedger
 from dispatch_app.ledgers.takeover import take_over
+from dispatch_app.orders import InvalidOrderError, parse
 from tests.integration.consumer.harness import Proxy, until
 from tests.lab.ansible import ROOT
 from tests.postgresql import OWNER, ROLE, Server
+from tests.unit.dispatch_app.test_orders import order_like
 
 WRONG = "not the password"
 
@@ -88,6 +92,25 @@ def test_what_an_order_holds_comes_back_as_it_was(ledgers: Any, database: Databa
     assert abs(full["dispatched_at"] / 1000 - time.time()) < 60
     assert [order["id"] for order in read(database, 9, Filter(user="Zoë", correlation_id=full["correlation_id"]))]
     assert list(read(database, 9, Filter(since=int(time.time() * 1000) + 10**7))) == []
+
+
+def test_the_database_can_store_whatever_is_an_order(ledgers: Any, database: Database) -> None:
+    """So no message can make a commit fail, which would hold every order behind it."""
+    ledger = ledgers()
+
+    @settings(deadline=None)
+    @given(document=order_like(), correlation_id=st.none() | st.binary(max_size=255))
+    def stored(document: Any, correlation_id: bytes | None) -> None:
+        try:
+            order = parse(json.dumps(document).encode())
+        except InvalidOrderError:
+            return
+        given_id = correlation_id.decode("utf-8", "replace") if correlation_id else None  # as the consumer reads it
+        if ledger.record([(*order[:4], given_id, 0)]) == []:
+            (found,) = read(database, 1, Filter(id=order.id))
+            assert (found["id"], found["user"], found["total"], found["items"]) == order[:4]
+
+    stored()
 
 
 def crowd(ledgers: Any, count: int = 3, batches: int = 60) -> list[str]:
