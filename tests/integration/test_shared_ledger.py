@@ -195,9 +195,10 @@ def test_a_setting_restarts_the_server_only_where_it_asks_for_that(fleet: Fleet)
     assert (run.code, run.recap[PRIMARY]["changed"]) == (0, 1), run.output
     assert fleet.sql(PRIMARY, "SHOW work_mem") == "8MB"
     assert fleet.started(PRIMARY, SERVER) == before
-    run = fleet.play("postgresql", "--limit", PRIMARY, postgresql_settings={"max_connections": 150})
+    run = fleet.play("postgresql", "--limit", PRIMARY, postgresql_settings={"shared_buffers": "128MB"})
     assert (run.code, run.recap[PRIMARY]["changed"]) == (0, 1), run.output
-    assert fleet.sql(PRIMARY, "SHOW max_connections; SHOW work_mem") == "150\n4MB"
+    assert fleet.sql(PRIMARY, "SHOW shared_buffers") == "128MB"
+    assert fleet.sql(PRIMARY, "SHOW work_mem") == "4MB"
     assert fleet.started(PRIMARY, SERVER) != before
     assert fleet.play("postgresql").code == 0
 

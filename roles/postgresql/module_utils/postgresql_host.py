@@ -184,7 +184,7 @@ class Host:
         cluster, sizes = self._found, {path: path.stat().st_size for path in self._logs()}
         self._run(["systemctl", "reset-failed", cluster.service])
         if self._run(["systemctl", "restart", cluster.service])[0] or not self.running:
-            return self._reason(sizes)
+            return self._reason(sizes) or f"nothing; see systemctl status {cluster.service}"
         wrong = self.out_of_role(replica)
         return f"{wrong}\n{self._reason(sizes)}".strip() if wrong else ""
 

@@ -125,6 +125,8 @@ def test_a_restart_is_judged_by_what_the_server_then_is(root: Path, host: Host) 
     told["restart"] = (1, "", "")
     told["journalctl"] = (0, "FATAL: no room\n", "")
     assert host.restart(replica=False) == "FATAL: no room"
+    told["journalctl"] = (0, "", "")
+    assert host.restart(replica=False) == "nothing; see systemctl status postgresql@15-main"
 
 
 COPY = {"primary": "db-1", "user": "replicator", "password": "a password", "ca": "PEM", "rebuild": False}
