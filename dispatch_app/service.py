@@ -214,10 +214,10 @@ class Service:
         now = self._state.beat = time.monotonic()
         reasons = list(self._state.reasons.values())
         news = ["WATCHDOG=1"] if self._notifier.watchdog else []
-        if not self._started and not reasons:
-            self._started = True
+        started = self._started or not reasons
+        if not self._started and started:
             news.append("READY=1")
-        elif not self._started:
+        elif not started:
             # Type=notify waits for READY=1: an absent broker must not make the start fail, but a hang must.
             news.append("EXTEND_TIMEOUT_USEC=30000000")
         if reasons:
@@ -229,10 +229,9 @@ class Service:
         if self._state.unserved:
             status += f"; {self._state.unserved}"
         if status != self._status and not self._stopping:
-            self._status = status
             news.append(f"STATUS={status}")
-        if news:
-            self._notifier.send(*news)
+        if not news or self._notifier.send(*news):  # what could not be told is told by the next beat
+            self._started, self._status = started, status
         if self._watch:
             self._watch.tick(now)
         if self._settings.retention_days and now >= self._forget_at:

@@ -21,17 +21,22 @@ class Notifier:
         meant = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog = int(usec) / 1e6 if usec.isdigit() and meant else 0.0  # seconds, or 0 without a watchdog
 
-    def send(self, *assignments: str) -> None:
-        """Send `NAME=value` assignments; it is no error if the manager can't be reached.
+    def send(self, *assignments: str) -> bool:
+        """Send `NAME=value` assignments; return False where the manager is too busy now, and never wait for it.
+
+        It is no error if the manager can't be reached.
 
         What is not printable in them becomes a space: in a text of the broker's, a line break would begin
         another assignment.
         """
         if not self._address:
-            return
+            return True
         lines = ["".join(c if c.isprintable() else " " for c in each[:LONGEST]) for each in assignments]
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                sock.sendto("\n".join(lines).encode(), self._address)
+                sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, self._address)
+        except BlockingIOError:
+            return False
         except OSError:
             pass
+        return True

@@ -43,6 +43,16 @@ def test_a_text_of_the_brokers_is_no_notification_of_ours(tmp_path: Path) -> Non
         assert len(manager.recv(50_000)) < 4096
 
 
+def test_a_manager_that_reads_nothing_is_told_later_and_not_waited_for(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        while notifier.send("WATCHDOG=1"):
+            pass
+        manager.recv(100)
+        assert notifier.send("READY=1")
+
+
 def test_without_a_manager_nothing_is_sent_and_nothing_fails(tmp_path: Path) -> None:
     Notifier({}).send("READY=1")
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).send("READY=1")
