@@ -13,6 +13,8 @@ import pytest
 from tests.integration.conftest import DISPATCH, TestLab
 from tests.lab.ansible import ROOT, Run, playbook
 
+pytestmark = pytest.mark.long
+
 ECHO = ROOT / "tests" / "integration" / "echo"
 
 

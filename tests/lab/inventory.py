@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.lab.ansible import LAB_INVENTORY
@@ -24,7 +25,7 @@ def copied(lab: Lab, directory: Path, broker: str, cluster: bool = False) -> Pat
     return inventory
 
 
-def listed(lab: Lab, file: Path, variables: dict[str, str]) -> Path:
+def listed(lab: Lab, file: Path, variables: Mapping[str, object]) -> Path:
     """Write an inventory of a lab's hosts in their groups, with `variables` for all; return its path."""
     groups: dict[str, dict[str, dict[str, object]]] = {}
     for host in lab.hosts:

@@ -81,7 +81,8 @@ class Bench:
                 raise LabError(f"apt's index on {host.name} could not be refreshed:\n{output}")
 
     def inventory(self, size: int, broker: str, artifact: Path = ARTIFACT) -> Path:
-        variables = {
+        variables: dict[str, object] = {
+            "rabbitmq_cluster": False,
             "dispatch_amqp_host": broker,
             "dispatch_amqp_password": self.password,
             "dispatch_artifact": str(artifact),

@@ -96,8 +96,13 @@ def stopped_for_a_while(server: Server, service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [killed_and_started_again, frozen_for_longer_than_the_heartbeat, stopped_for_a_while]
-)  # fmt: skip
+    "fault",
+    [
+        killed_and_started_again,
+        pytest.param(frozen_for_longer_than_the_heartbeat, marks=pytest.mark.long),
+        pytest.param(stopped_for_a_while, marks=pytest.mark.long),
+    ],
+)
 def test_orders_wait_for_the_database_and_go_on_by_themselves(
     fault: Callable[[Server, Service], None], broker: Broker, server: Server, ledger: Database, tmp_path: Path,
     running: Running, reckoned: list[tuple[str, str, Outcome]],
