@@ -2,7 +2,8 @@
 
 import ctypes.util
 
-from tests.lab import engine
-
 if not ctypes.util.find_library("pq"):
+    # Only here, because a service imports hooks from this package where the lab's own packages are not installed.
+    from tests.lab import engine
+
     engine.install("libpq5")
