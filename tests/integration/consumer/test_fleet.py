@@ -232,6 +232,7 @@ def test_hosts_with_ledgers_of_their_own_are_found_out(
     assert outcome.twice
 
 
+@pytest.mark.long
 def test_orders_of_a_host_that_has_died_are_announced_by_another(
     broker: Broker, ledger: Database, tmp_path: Path, running: Running
 ) -> None:

@@ -139,6 +139,7 @@ def test_hosts_that_record_the_same_orders_at_once_never_deadlock(ledgers: Any, 
     assert len(ids(database)) == len(set(ids(database)))
 
 
+@pytest.mark.long
 def test_without_an_order_among_the_ids_they_would(ledgers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "sorted", lambda rows, key: rows, raising=False)  # noqa: ARG005 - sorted's signature
     assert "deadlock" in " ".join(crowd(ledgers))
