@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import re
@@ -71,6 +72,7 @@ def in_unit(old: str, new: str) -> str:
 LONG_AGO = "UPDATE orders SET dispatched_at = dispatched_at - 600000"  # by ten minutes
 MEANWHILE = "mount -t tmpfs -o size=40m small /var/log && mkdir /var/log/ledger && systemctl stop dispatch"
 HOOK = "def hook(order): raise RuntimeError('the warehouse is closed')\\n"
+SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
 
 FAULTS = [
     Fault("unit-missing", f"systemctl disable --now dispatch; rm {UNIT}; systemctl daemon-reload"),
@@ -200,6 +202,22 @@ FAULTS = [
 db.execute('{LONG_AGO}')\"""",
         alone=True,
         seen="unroutable",
+    ),
+    Fault(
+        "hook-broken",
+        f"""printf "{HOOK}" > {RELEASE}/closed.py; {setting("DISPATCH_HOOK", "closed:hook")}; systemctl restart dispatch
+        rm {RELEASE}/closed.py; pkill -f '[d]ispatch_app.effects.child'; dispatch publish
+        until curl -s 127.0.0.1:9672/readyz | grep "can't be imported"; do sleep .2; done""",
+        alone=True,
+        seen="can't be imported",
+    ),
+    Fault(
+        "webhook-away",
+        f"""{setting("DISPATCH_WEBHOOK_SECRET", SECRET)}; {setting("DISPATCH_WEBHOOK_URL", "http://127.0.0.1:9/")}
+        systemctl restart dispatch; dispatch publish --count 8
+        until curl -fs 127.0.0.1:9672/metrics | grep -E '^dispatch_effect_held_seconds [6-9][0-9]'; do sleep 1; done""",
+        alone=True,
+        seen="held for 1 minutes",
     ),
     # The broker gives up the silent consumer after twenty seconds. systemd's watchdog does not watch this program.
     Fault("no-consumer", "systemctl kill -s STOP dispatch", MANUAL, alone=True, seen="has no consumer"),

@@ -80,3 +80,11 @@ def held_seconds(state: State) -> float:
         if sample.name == "dispatch_effect_held_seconds"
     )
     return value
+
+
+@pytest.mark.parametrize("held", [0.0, 82.7])
+def test_orders_that_are_held_for_their_effect_make_no_progress_and_that_is_meant(held: float) -> None:
+    stalled: Any = case({"DISPATCH_HOOK": "shop:hook"}, dispatch_effect_held_seconds=held)
+    stalled.broker.order_queue = {"messages_unacknowledged": 12, "consumers": 1}
+    stalled.process.progress = lambda _seconds: False
+    assert (flow.no_progress(stalled) is None) == bool(held)
