@@ -117,8 +117,18 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.postgresql_access import HEADER, UnresolvedError, conninfo, hba, ident
-from ansible.module_utils.postgresql_host import Cluster, Host, RefusedError
-from ansible.module_utils.rabbitmq_files import File, Previous, differing, directory, found, group_of, place
+from ansible.module_utils.postgresql_host import Cluster, Host
+from ansible.module_utils.server_files import (
+    File,
+    Previous,
+    RefusedError,
+    diff,
+    differing,
+    directory,
+    fall_back,
+    group_of,
+    place,
+)
 
 
 def main() -> None:
@@ -142,12 +152,8 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    def run(argv: list[str], **more: Any) -> tuple[int, str, str]:
-        code, output, error = module.run_command(argv, **more)
-        return code, output, error
-
     try:
-        result = settle(Host(run), module.params, module.check_mode)
+        result = settle(Host(module.run_command), module.params, module.check_mode)
     except RefusedError as refused:
         module.fail_json(msg=str(refused))
     except UnresolvedError as unresolved:
@@ -216,15 +222,7 @@ def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any
         "changed_files": [str(file.path) for file in due],
         "restarted": starts,
         "running": host.running,
-        "diff": [
-            {
-                "before_header": str(file.path),
-                "after_header": str(file.path),
-                "before": found(file).shown,
-                "after": file.shown,
-            }
-            for file in due
-        ],
+        "diff": diff(due),
     }
     if check_mode or not result["changed"]:
         return result
@@ -254,24 +252,8 @@ def switch(host: Any, due: list[File], previous: Previous, replica: bool) -> boo
     if not reason:
         previous.forget()
         return True
-    kept = previous.files()
-    for file in kept:
-        place(file)
-    previous.forget()
-    if not kept:
-        raise RefusedError(f"PostgreSQL does not start with the configuration it has had so far. It says:\n{reason}")
     # What it was before need not be what it is to be now.
-    reason_of_previous = host.restart(host.cluster.standby)
-    if not reason_of_previous:
-        raise RefusedError(
-            "PostgreSQL did not start with the new configuration; the previous one is back and PostgreSQL runs with "
-            f"it. What it said of the new one:\n{reason}"
-        )
-    raise RefusedError(
-        "PostgreSQL did not start with the new configuration. The previous one is back, and it does not start with "
-        f"that {'any more' if ran else 'either, nor did it run before'}. What it said of the new one:\n{reason}\n"
-        f"What it said of the previous one:\n{reason_of_previous}"
-    )
+    raise fall_back("PostgreSQL", previous, ran, reason, lambda: host.restart(host.cluster.standby))
 
 
 if __name__ == "__main__":

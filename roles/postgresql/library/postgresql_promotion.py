@@ -40,7 +40,8 @@ RETURN = r"""#"""
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.postgresql_host import Host, RefusedError
+from ansible.module_utils.postgresql_host import Host
+from ansible.module_utils.server_files import RefusedError
 
 
 def main() -> None:
@@ -52,13 +53,9 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    def run(argv: list[str], **more: Any) -> tuple[int, str, str]:
-        code, output, error = module.run_command(argv, **more)
-        return code, output, error
-
     steps = {"check": check, "stand_down": stand_down, "promote": promote}
     try:
-        changed = steps[module.params["step"]](Host(run), module.params["name"], module.check_mode)
+        changed = steps[module.params["step"]](Host(module.run_command), module.params["name"], module.check_mode)
     except RefusedError as refused:
         module.fail_json(msg=str(refused))
     module.exit_json(changed=changed)

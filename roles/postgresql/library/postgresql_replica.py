@@ -53,7 +53,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.postgresql_host import USER, Host, RefusedError
+from ansible.module_utils.postgresql_host import USER, Host
+from ansible.module_utils.server_files import RefusedError
 
 
 def main() -> None:
@@ -68,12 +69,8 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    def run(argv: list[str], **more: Any) -> tuple[int, str, str]:
-        code, output, error = module.run_command(argv, **more)
-        return code, output, error
-
     try:
-        changed = settle(Host(run), module.params, module.check_mode)
+        changed = settle(Host(module.run_command), module.params, module.check_mode)
     except RefusedError as refused:
         module.fail_json(msg=str(refused))
     module.exit_json(changed=changed)

@@ -42,11 +42,11 @@ installed:
   type: bool
 """
 
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.postgresql_access import UnresolvedError, networks
-from ansible.module_utils.postgresql_host import Host, RefusedError
+from ansible.module_utils.postgresql_host import Host
+from ansible.module_utils.server_files import RefusedError
 
 
 def main() -> None:
@@ -59,12 +59,8 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    def run(argv: list[str], **more: Any) -> tuple[int, str, str]:
-        code, output, error = module.run_command(argv, **more)
-        return code, output, error
-
     try:
-        host = Host(run)
+        host = Host(module.run_command)
         host.refuse_other_role(module.params["primary"], module.params["rebuild"])
         networks(module.params["reached_from"])
     except RefusedError as refused:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible.module_utils.rabbitmq_files import File
+from ansible.module_utils.server_files import File, RefusedError
 
 USER = "postgres"
 DEBIAN, RED_HAT = Path("/etc/postgresql"), Path("/var/lib/pgsql/data")
@@ -23,12 +23,9 @@ _OURS = 16384  # the first number of what is not part of PostgreSQL itself (acce
 _TELLING = re.compile(r"\b(FATAL|PANIC|ERROR|HINT|DETAIL):")
 _REASON_LINES = 12
 
+
 # Runs a command and returns its exit code, standard output and standard error, as AnsibleModule.run_command does.
 Run = Callable[..., "tuple[int, str, str]"]
-
-
-class RefusedError(Exception):
-    """What the host's administrator has to be told, in a sentence with the next step."""
 
 
 @dataclass(frozen=True)

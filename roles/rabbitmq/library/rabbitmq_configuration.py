@@ -90,13 +90,26 @@ running:
   type: bool
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rabbitmq_cluster import COOKIE, Member
-from ansible.module_utils.rabbitmq_files import File, Previous, differing, directory, found, group_of, place, user_of
-from ansible.module_utils.rabbitmq_host import LOCALE, RefusedError
+from ansible.module_utils.rabbitmq_host import LOCALE
+from ansible.module_utils.server_files import (
+    File,
+    Previous,
+    RefusedError,
+    diff,
+    differing,
+    directory,
+    fall_back,
+    found,
+    group_of,
+    place,
+    user_of,
+)
 
 PLUGINS = Path("/etc/rabbitmq/enabled_plugins")
 SETTINGS = Path("/etc/rabbitmq/conf.d")
@@ -124,10 +137,7 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    def run(argv: list[str]) -> tuple[int, str, str]:
-        code, output, error = module.run_command(argv, environ_update=LOCALE)
-        return code, output, error
-
+    run = partial(module.run_command, environ_update=LOCALE)
     try:
         result = settle(Member(run), module.params, module.check_mode)
     except RefusedError as refused:
@@ -179,15 +189,7 @@ def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any
         "changed_files": [str(file.path) for file in due],
         "restarted": restart and not stays,
         "running": host.running,
-        "diff": [
-            {
-                "before_header": str(file.path),
-                "after_header": str(file.path),
-                "before": found(file).shown,
-                "after": file.shown,
-            }
-            for file in due
-        ],
+        "diff": diff(due),
     }
     if check_mode:
         return result
@@ -229,24 +231,7 @@ def switch(host: Any, due: list[File], previous: Previous, ports: list[int]) -> 
         previous.forget()
         host.come_back()
         return
-    kept = previous.files()
-    if not kept:
-        previous.forget()
-        raise RefusedError(f"RabbitMQ does not start with the configuration it has had so far. It says:\n{reason}")
-    for file in kept:
-        place(file)
-    previous.forget()
-    reason_of_previous = host.restart([])
-    if not reason_of_previous:
-        raise RefusedError(
-            "RabbitMQ did not start with the new configuration; the previous one is back and RabbitMQ runs with it. "
-            f"What it said of the new one:\n{reason}"
-        )
-    raise RefusedError(
-        "RabbitMQ did not start with the new configuration. The previous one is back, and it does not start with that "
-        f"{'any more' if ran else 'either, nor did it run before'}. What it said of the new one:\n{reason}\n"
-        f"What it said of the previous one:\n{reason_of_previous}"
-    )
+    raise fall_back("RabbitMQ", previous, ran, reason, lambda: host.restart([]))
 
 
 if __name__ == "__main__":

@@ -40,11 +40,13 @@ members:
   elements: str
 """
 
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rabbitmq_cluster import classic_queues_on, ctl, status
-from ansible.module_utils.rabbitmq_host import LOCALE, SERVICE, RefusedError, Run
+from ansible.module_utils.rabbitmq_host import LOCALE, SERVICE, Run
+from ansible.module_utils.server_files import RefusedError
 
 
 def main() -> None:
@@ -53,10 +55,7 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    def run(argv: list[str]) -> tuple[int, str, str]:
-        code, output, error = module.run_command(argv, environ_update=LOCALE)
-        return code, output, error
-
+    run = partial(module.run_command, environ_update=LOCALE)
     try:
         result = settle(run, module.params["broker"], module.params["queues"], module.check_mode)
     except RefusedError as refused:

@@ -51,11 +51,13 @@ steps:
   elements: str
 """
 
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rabbitmq_cluster import grow, join, rebalance, refuse_unhealthy, status
-from ansible.module_utils.rabbitmq_host import LOCALE, Host, RefusedError, Run
+from ansible.module_utils.rabbitmq_host import LOCALE, Host, Run
+from ansible.module_utils.server_files import RefusedError
 
 
 def main() -> None:
@@ -69,10 +71,7 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    def run(argv: list[str]) -> tuple[int, str, str]:
-        code, output, error = module.run_command(argv, environ_update=LOCALE)
-        return code, output, error
-
+    run = partial(module.run_command, environ_update=LOCALE)
     try:
         steps = settle(Host(run).node, run, module.params, module.check_mode)
     except RefusedError as refused:

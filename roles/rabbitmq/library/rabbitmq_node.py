@@ -71,11 +71,13 @@ unresolved:
   type: dict
 """
 
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rabbitmq_cluster import COOKIE, queues, remembered, status, unresolved
-from ansible.module_utils.rabbitmq_host import LOCALE, Host, RefusedError, Run
+from ansible.module_utils.rabbitmq_host import LOCALE, Host, Run
+from ansible.module_utils.server_files import RefusedError
 
 
 def main() -> None:
@@ -87,10 +89,7 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    def run(argv: list[str]) -> tuple[int, str, str]:
-        code, output, error = module.run_command(argv, environ_update=LOCALE)
-        return code, output, error
-
+    run = partial(module.run_command, environ_update=LOCALE)
     try:
         found = look(Host(run), run, module.params["cookie"])
     except RefusedError as refused:

@@ -102,7 +102,8 @@ from ansible.module_utils.rabbitmq_definitions import (
     steps,
     user_of,
 )
-from ansible.module_utils.rabbitmq_host import LOCALE, RefusedError, unreachable
+from ansible.module_utils.rabbitmq_host import LOCALE, unreachable
+from ansible.module_utils.server_files import RefusedError
 
 USER = {
     "name": {"type": "str", "required": True},

@@ -73,11 +73,13 @@ seconds:
   type: float
 """
 
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rabbitmq_host import LOCALE, RefusedError
+from ansible.module_utils.rabbitmq_host import LOCALE
 from ansible.module_utils.rabbitmq_migration import RETRY_SECONDS, Api, Migration
+from ansible.module_utils.server_files import RefusedError
 
 
 def main() -> None:
@@ -93,10 +95,7 @@ def main() -> None:
     )
     wanted = module.params
 
-    def run(argv: list[str], data: str | None = None) -> tuple[int, str, str]:
-        code, output, error = module.run_command(argv, data=data, environ_update=LOCALE)
-        return code, output, error
-
+    run = partial(module.run_command, environ_update=LOCALE)
     migration = Migration(run, lambda password: Api(wanted["address"], password), wanted["vhost"], wanted["queue"])
     try:
         result = (finish if wanted["finish"] else begin)(migration, wanted["seconds"], module.check_mode)

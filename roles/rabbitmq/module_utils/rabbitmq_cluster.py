@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.rabbitmq_host import SERVICE, Host, RefusedError, Run, unreachable
+from ansible.module_utils.rabbitmq_host import SERVICE, Host, Run, unreachable
+from ansible.module_utils.server_files import RefusedError
 
 COOKIE = Path("/var/lib/rabbitmq/.erlang.cookie")
 _PATIENCE = 300  # seconds for the other nodes to catch up

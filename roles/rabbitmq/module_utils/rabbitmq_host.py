@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from ansible.module_utils.server_files import RefusedError
+
 SERVICE = "rabbitmq-server"
 CTL = Path("/usr/sbin/rabbitmqctl")
 ENVIRONMENT = Path("/etc/rabbitmq/rabbitmq-env.conf")
@@ -31,10 +33,6 @@ _QUEUE_RECORDS = ("rabbit_durable_queue.DC?", "*.LOG", "coordination/*/*.wal", "
 _QUEUE = re.compile(rb"resourcem\0\0\0[\s\S]{1,256}?(?:w\x05|d\0\x05)queuem")
 
 _REASON_LINES, _SUMMARY_LINES = 12, 3
-
-
-class RefusedError(Exception):
-    """What the host's administrator has to be told, in a sentence with the next step."""
 
 
 def environment(text: str, service: str = "") -> dict[str, str]:

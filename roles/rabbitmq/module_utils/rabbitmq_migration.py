@@ -22,7 +22,8 @@ from urllib.parse import quote
 
 from ansible.module_utils.rabbitmq_cluster import ctl, refuse_unhealthy, rows, status
 from ansible.module_utils.rabbitmq_definitions import classic_queues, queue_type, queue_type_step
-from ansible.module_utils.rabbitmq_host import RefusedError, Run
+from ansible.module_utils.rabbitmq_host import Run
+from ansible.module_utils.server_files import RefusedError
 
 USER = "roboshop-migration"  # of the management API, for as long as this lasts
 RETRY_SECONDS = 600  # longer than any of the default delays after which an order is tried again

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.postgresql_host import Cluster, RefusedError
-from ansible.module_utils.rabbitmq_files import Previous
+from ansible.module_utils.postgresql_host import Cluster
+from ansible.module_utils.server_files import Previous, RefusedError
 
 configuration = importlib.import_module("roles.postgresql.library.postgresql_configuration")
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils import postgresql_host as module
-from ansible.module_utils.postgresql_host import Cluster, Host, RefusedError, find_cluster, telling
+from ansible.module_utils.postgresql_host import Cluster, Host, find_cluster, telling
+from ansible.module_utils.server_files import RefusedError
 
 replica = importlib.import_module("roles.postgresql.library.postgresql_replica")
 promotion = importlib.import_module("roles.postgresql.library.postgresql_promotion")

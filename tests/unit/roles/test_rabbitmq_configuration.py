@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.rabbitmq_files import File, Previous, differing, found, place
-from ansible.module_utils.rabbitmq_host import RefusedError
+from ansible.module_utils.server_files import File, Previous, RefusedError, differing, found, place
 
 configuration = importlib.import_module("roles.rabbitmq.library.rabbitmq_configuration")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils import rabbitmq_migration as migration
-from ansible.module_utils.rabbitmq_host import RefusedError
+from ansible.module_utils.server_files import RefusedError
 
 quorum = importlib.import_module("roles.rabbitmq.library.rabbitmq_quorum")
 

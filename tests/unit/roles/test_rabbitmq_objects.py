@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.rabbitmq_definitions import User, Wanted, password_fits, shown, steps
-from ansible.module_utils.rabbitmq_host import RefusedError
+from ansible.module_utils.server_files import RefusedError
 
 definitions = importlib.import_module("ansible.module_utils.rabbitmq_definitions")
 objects = importlib.import_module("roles.rabbitmq.library.rabbitmq_objects")

@@ -1,4 +1,4 @@
-"""RabbitMQ's files on a host: compared, placed, and put back as they were. For Python 3.9 and later."""
+"""A server's files on a host: compared, placed, and put back as they were. For Python 3.9 and later."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import grp
 import json
 import os
 import pwd
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible.module_utils.app_disk import sync
 
 _PERMISSIONS = 0o7777
+
+
+class RefusedError(Exception):
+    """What the host's administrator has to be told, in a sentence with the next step."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,19 @@ def found(wanted: File) -> File:
 def differing(wanted: Iterable[File]) -> list[File]:
     """Return those of the files wanted that are not found as they are wanted."""
     return [file for file in wanted if not _same(file, found(file))]
+
+
+def diff(due: Iterable[File]) -> list[dict[str, str]]:
+    """Return what Ansible is to show of files that differ."""
+    return [
+        {
+            "before_header": str(file.path),
+            "after_header": str(file.path),
+            "before": found(file).shown,
+            "after": file.shown,
+        }
+        for file in due
+    ]
 
 
 def _same(wanted: File, found: File) -> bool:
@@ -115,6 +132,30 @@ class Previous:
     def forget(self) -> None:
         """Drop what is kept: the live files have proven themselves, or the previous ones are back."""
         place(File(self.path, None))
+
+
+def fall_back(server: str, previous: Previous, ran: bool, reason: str, restart: Callable[[], str]) -> RefusedError:
+    """Put back what ran before, where a server did not start for `reason`; return the error that tells all of it.
+
+    `ran` says whether the server did so before; `restart` starts it and returns why not, "" where it runs.
+    """
+    kept = previous.files()
+    for file in kept:
+        place(file)
+    previous.forget()
+    if not kept:
+        return RefusedError(f"{server} does not start with the configuration it has had so far. It says:\n{reason}")
+    reason_of_previous = restart()
+    if not reason_of_previous:
+        return RefusedError(
+            f"{server} did not start with the new configuration; the previous one is back and {server} runs with it. "
+            f"What it said of the new one:\n{reason}"
+        )
+    return RefusedError(
+        f"{server} did not start with the new configuration. The previous one is back, and it does not start with that "
+        f"{'any more' if ran else 'either, nor did it run before'}. What it said of the new one:\n{reason}\n"
+        f"What it said of the previous one:\n{reason_of_previous}"
+    )
 
 
 def _packed(content: bytes | None) -> str | None:

@@ -1,1 +1,0 @@
-../../rabbitmq/module_utils/rabbitmq_files.py
