@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jinja2
+
+# Ansible loads this file by its path, and finds no other file beside it.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "filter_utils"))
+
+import app_secrets
 
 
 @jinja2.pass_context
@@ -36,17 +43,9 @@ def secret(context: jinja2.runtime.Context, variable: str) -> dict[str, Any]:
 def secret_faults(context: jinja2.runtime.Context, variable: str) -> list[str]:
     """What is wrong with a variable that has to hold a secret, in a sentence that does not show it."""
     found = secret(context, variable)
-    value = found["value"]
     if found["fault"]:
         return [found["fault"]]
-    if value is None or value == "":
-        return [
-            f"{variable} is not set. Put it into a vaulted file beside the inventory: ansible-vault create "
-            "<inventory>/group_vars/all/vault.yml"
-        ]
-    if not isinstance(value, str):
-        return [f'{variable} is a number to YAML, which changes how it is written. Put it in quotes: {variable}: "…"']
-    return []
+    return app_secrets.secret_faults(variable, found["value"], "it", "<inventory>")
 
 
 class FilterModule:

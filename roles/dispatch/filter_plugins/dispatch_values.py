@@ -19,7 +19,12 @@ if "dispatch_app" not in sys.modules:
     sys.modules["dispatch_app"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["dispatch_app"])
 
-from dispatch_app.settings import SettingsError, load  # noqa: E402 - only now it can be found
+# Ansible loads this file by its path, and finds no other file beside it.
+sys.path.append(str(_CHECKOUT / "roles" / "app_runbook" / "filter_utils"))
+
+from app_secrets import number, secret_faults, unset  # noqa: E402 - only now can it be found
+
+from dispatch_app.settings import SettingsError, load  # noqa: E402 - as above
 
 # `_Reader.hosts` in dispatch_app/settings.py accepts the same; the zone of an IPv6 address follows a %.
 HOST = re.compile(r"[A-Za-z0-9._:%-]+")
@@ -83,18 +88,8 @@ def _user(values: Mapping[str, Any], _: str) -> list[str]:
 
 
 def _password(values: Mapping[str, Any], inventory: str) -> list[str]:
-    password = values["amqp_password"]
-    if password is None or password == "":
-        return [
-            f"dispatch_amqp_password is not set. Put the password of the RabbitMQ user {values['amqp_user']} into a "
-            f"vaulted file beside the inventory: ansible-vault create {inventory}/group_vars/all/vault.yml"
-        ]
-    if not isinstance(password, str):
-        return [
-            "dispatch_amqp_password is a number to YAML, which changes how it is written. Put it in quotes: "
-            'dispatch_amqp_password: "…"'
-        ]
-    return []
+    what = f"the password of the RabbitMQ user {values['amqp_user']}"
+    return secret_faults("dispatch_amqp_password", values["amqp_password"], what, inventory)
 
 
 def _names(values: Mapping[str, Any], _: str) -> list[str]:
@@ -114,16 +109,12 @@ def _ledger(values: Mapping[str, Any], inventory: str) -> list[str]:
             if values[name]
         ]
     if password is not None and not isinstance(password, str):
-        return [
-            "dispatch_ledger_password is a number to YAML, which changes how it is written. Put it in quotes: "
-            'dispatch_ledger_password: "…"'
-        ]
+        return [number("dispatch_ledger_password")]
     # The CA will be a file on the host; any file stands for it here.
     given = {"DISPATCH_LEDGER": url, "DISPATCH_LEDGER_PASSWORD": password or "", "DISPATCH_LEDGER_CA": ca and __file__}
     _asked, problems = _consumer_s_word(given, "")
     return [
-        f"dispatch_ledger_password is not set. Put the password of dispatch_ledger's user into a vaulted file beside "
-        f"the inventory: ansible-vault create {inventory}/group_vars/all/vault.yml"
+        unset("dispatch_ledger_password", "the password of dispatch_ledger's user", inventory)
         if problem.startswith("DISPATCH_LEDGER_PASSWORD")
         else f"{re.sub(r'DISPATCH_LEDGER[A-Z_]*', lambda name: name[0].lower(), problem)}."
         for problem in problems

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# RFC 1123, 2.1, with the underscore that internal names have.
-_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([\w-]{0,61}\w)?(\.[A-Za-z0-9_]([\w-]{0,61}\w)?)*", re.ASCII)
+# Ansible loads this file by its path, and finds no other file beside it. The role rabbitmq issues the certificates.
+sys.path += [str(Path(__file__).resolve().parents[2] / role / "filter_utils") for role in ("app_runbook", "rabbitmq")]
+
+from app_secrets import secret_faults
+from certificate_names import file_faults, is_host, name_faults
+
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")  # which needs quotes nowhere (PostgreSQL documentation, 4.1.1)
 _SETTING = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?")
 # What the role sets by its own variables, or must not be without.
@@ -75,14 +80,9 @@ def _names(values: Mapping[str, Any]) -> Faults:
 
 
 def _password(variable: str, password: object, what: str, inventory: str) -> Faults:
-    if password is None or password == "":
-        yield (
-            f"{variable} is not set. Put the password {what} into a vaulted file beside the inventory: "
-            f"ansible-vault create {inventory}/group_vars/all/vault.yml"
-        )
-    elif not isinstance(password, str):
-        yield f'{variable} is a number to YAML, which changes how it is written. Put it in quotes: {variable}: "…"'
-    elif any(ord(character) < 0x20 or ord(character) == 0x7F for character in password):
+    if common := secret_faults(variable, password, f"the password {what}", inventory):
+        yield from common
+    elif any(ord(character) < 0x20 or ord(character) == 0x7F for character in str(password)):
         yield (
             f"{variable} holds a control character (a line end, perhaps, of a file it was read from). Choose one "
             "without."
@@ -123,9 +123,8 @@ def _clients(clients: object) -> Faults:
 
 
 def _address(variable: str, address: object) -> Faults:
-    if _is_address(address) or (isinstance(address, str) and _HOST_NAME.fullmatch(address)):
-        return
-    yield f"{variable} has {address!r}, which is neither a host's name nor an address. Correct it, or leave it out."
+    if not is_host(address):
+        yield f"{variable} has {address!r}, which is neither a host's name nor an address. Correct it, or leave it out."
 
 
 def _settings(settings: object) -> Faults:
@@ -142,34 +141,17 @@ def _settings(settings: object) -> Faults:
 
 
 def _certificate(names: object, host: str) -> Faults:
-    # 255 octets are what Linux allows a file's name, ending included. The CA has the name ca.
-    if "/" in host or host.startswith(".") or len(f"{host}.pem".encode()) > 255 or host == "ca":
-        yield (
-            f"The host is named {host!r} in the inventory, and no certificate's file can bear that name. Name it "
-            "without / and without a dot in front, in 251 octets at most, and not ca; on EC2, change its tag Name."
-        )
+    yield from file_faults(host)
     if not isinstance(names, list | tuple):
         yield f"postgresql_tls_names is {names!r}, which is no list. Write it as a list: [first, second]"
         return
     for name in names:
-        if not _is_address(name) and not (isinstance(name, str) and _HOST_NAME.fullmatch(name.removeprefix("*."))):
-            yield (
-                f"postgresql_tls_names names {name!r}, which is neither a host's name nor an address, and no "
-                "certificate can bear it. Set it to the names and addresses by which Dispatch reaches the server."
-            )
+        yield from name_faults("postgresql_tls_names", name, "Dispatch reaches the server")
 
 
 def _artifact(path: object) -> Faults:
     if not Path(str(path)).is_file():
         yield f"postgresql_artifact is {path}, and there is no such file. Build dist/dispatch.zip by `make artifact`."
-
-
-def _is_address(text: object) -> bool:
-    try:
-        ipaddress.ip_address(str(text))
-    except ValueError:
-        return False
-    return True
 
 
 class FilterModule:

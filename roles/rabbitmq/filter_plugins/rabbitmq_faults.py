@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+# Ansible loads this file by its path, and finds no other file beside it.
+sys.path += [str(Path(__file__).resolve().parents[2] / role / "filter_utils") for role in ("app_runbook", "rabbitmq")]
+
+from app_secrets import secret_faults
+from certificate_names import file_faults, name_faults
+
 _PLUGIN = re.compile(r"[a-z][a-z0-9_]*")
-# RFC 1123, 2.1, with the underscore that internal names have.
-_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([\w-]{0,61}\w)?(\.[A-Za-z0-9_]([\w-]{0,61}\w)?)*", re.ASCII)
 _APPLIES_TO = ("queues", "exchanges", "all", "classic_queues", "quorum_queues", "streams")
 _OCTETS = 255  # of a name: AMQP 0-9-1, 4.2.5.3, short strings
 
@@ -68,14 +74,11 @@ def _monitoring(values: dict[str, Any], inventory: str) -> Faults:
 
 
 def _password(variable: str, password: object, what: str, inventory: str) -> Faults:
-    if password is None or password == "":
-        yield (
-            f"{variable} is not set. Put {what} into a vaulted file beside the inventory: "
-            f"ansible-vault create {inventory}/group_vars/all/vault.yml"
-        )
-    elif not isinstance(password, str):
-        yield (f'{variable} is a number to YAML, which changes how it is written. Put it in quotes: {variable}: "…"')
-    elif any(not character.isprintable() and not character.isspace() for character in password.strip()) or any(
+    if common := secret_faults(variable, password, what, inventory):
+        yield from common
+        return
+    password = str(password)
+    if any(not character.isprintable() and not character.isspace() for character in password.strip()) or any(
         ord(character) < 0x20 for character in password
     ):
         yield (
@@ -186,25 +189,13 @@ def _tls(values: dict[str, Any], host: str) -> Faults:
                 "rabbitmq_tls: true, too."
             )
         return
-    # 255 octets are what Linux allows a file's name, ending included. The CA has the name ca.
-    if "/" in host or host.startswith(".") or len(f"{host}.pem".encode()) > _OCTETS or host == "ca":
-        yield (
-            f"The host is named {host!r} in the inventory, and no certificate's file can bear that name. Name it "
-            "without / and without a dot in front, in 251 octets at most, and not ca; on EC2, change its tag Name."
-        )
+    yield from file_faults(host)
     yield from _list("rabbitmq_tls_names", values["rabbitmq_tls_names"], _certificate_name)
     yield from _list("rabbitmq_tls_clients", values["rabbitmq_tls_clients"], _client)
 
 
 def _certificate_name(variable: str, name: object) -> Faults:
-    try:
-        ipaddress.ip_address(str(name))
-    except ValueError:
-        if not isinstance(name, str) or not _HOST_NAME.fullmatch(name.removeprefix("*.")):
-            yield (
-                f"{variable} names {name!r}, which is neither a host's name nor an address, and no certificate can "
-                "bear it. Set it to the names and addresses by which clients reach the broker."
-            )
+    yield from name_faults(variable, name, "clients reach the broker")
 
 
 def _client(variable: str, name: object) -> Faults:
