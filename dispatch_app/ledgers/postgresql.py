@@ -28,7 +28,7 @@ from ..database import Database
 from . import statements
 from .port import AwayError, Backlog, ClockError, Filter, Row, Unannounced, duplicates
 from .schema import check_version
-from .session import Connection, away, connect
+from .session import Connection, away, connect, one_row
 
 ADOPT_SECONDS = 10.0  # between two looks for orders of processes that are gone, and after a new connection
 _UNSURE = 10_000  # orders remembered of batches whose outcome is unknown
@@ -65,9 +65,7 @@ class PostgresqlLedger:
         try:
             with self._connected() as conn:
                 given = {"host": self._host, "rows": _json(rows), "process": self._process, "count": len(rows)}
-                answer = conn.execute(statement, given, prepare=True).fetchone()
-                assert answer  # noqa: S101 - the count of anything is one row
-                now, count, ids = answer
+                now, count, ids = one_row(conn, statement, given, prepare=True)
                 fresh = set(ids or ()) if count < len(rows) else None
                 if fresh is not None and self._unsure:
                     unsure = [row[0] for row in rows if row[0] in self._unsure]
@@ -112,7 +110,7 @@ class PostgresqlLedger:
         order that has still to be announced is kept. Raises ClockError if that clock can't be right, and AwayError.
         """
         with self._connected() as conn, conn.transaction():
-            ours, now = _one(conn, statements.MAY_FORGET)
+            ours, now = one_row(conn, statements.MAY_FORGET)
             if not ours:
                 return 0
             assert self._opened  # noqa: S101 - by whoever connected
@@ -121,7 +119,7 @@ class PostgresqlLedger:
                 raise ClockError(cause, "correct it, or restart Dispatch after the next order if it is right")
             # No index leads to the old ones: keeping one up to date would make each order slower.
             given = {"seen": self._seen, "limit": limit, "days": days}
-            forgotten, looked_at, last = _one(conn, statements.FORGET, given)
+            forgotten, looked_at, last = one_row(conn, statements.FORGET, given)
         if forgotten < limit:
             self._seen = last if looked_at == 10 * limit else 0
         return int(forgotten)
@@ -129,9 +127,9 @@ class PostgresqlLedger:
     def look(self) -> None:
         """See that the ledger can be used, and note its figures. Raises AwayError."""
         with self._connected() as conn:
-            (self._size,) = _one(conn, statements.SIZE)
+            (self._size,) = one_row(conn, statements.SIZE)
             if self._announcing:
-                orders, seconds = _one(conn, statements.BACKLOG)
+                orders, seconds = one_row(conn, statements.BACKLOG)
                 self._backlog = Backlog(orders, max(0.0, seconds or 0.0))
 
     def backlog(self) -> Backlog:
@@ -174,7 +172,7 @@ class PostgresqlLedger:
         conn = connect(self._database)
         with self._lock:
             self._conn = conn
-        version, now, newest, _ = _one(conn, statements.BEGIN, (self._process,))
+        version, now, newest, _ = one_row(conn, statements.BEGIN, (self._process,))
         check_version(self._database, version)
         self._settled = self._settled or now
         self._opened = self._opened or (newest, time.monotonic())
@@ -190,13 +188,6 @@ def read(database: Database, limit: int, wanted: Filter) -> Iterator[dict[str, A
             yield from conn.cursor(row_factory=dict_row).execute(cast("Any", query), (*values, limit))
         except psycopg.Error as error:
             raise away(error, database) from error
-
-
-def _one(conn: Connection, query: Any, given: Any = None) -> tuple[Any, ...]:
-    """Return the one row of a query."""
-    row = conn.execute(query, given).fetchone()
-    assert row  # noqa: S101 - such is the query
-    return row
 
 
 def storable(correlation_id: str | None) -> str | None:

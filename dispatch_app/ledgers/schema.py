@@ -13,7 +13,7 @@ from psycopg import errors, sql
 
 from ..database import Database
 from .port import SCHEMA, AwayError
-from .session import Connection, away, connect
+from .session import Connection, away, connect, one_row
 
 # What each version adds to the one before. Widths come first, because PostgreSQL pads what stands between them.
 _STEPS = (
@@ -67,15 +67,15 @@ def migrate(service: Database, owner: Database) -> int:
 
 
 def _migrate(conn: Connection, service: Database, owner: Database) -> int:
-    (encoding,) = _row(conn, "SELECT current_setting('server_encoding')")
+    (encoding,) = one_row(conn, "SELECT current_setting('server_encoding')")
     if encoding != "UTF8":
         remedy = "create the database anew with ENCODING 'UTF8', because no other can store every name"
         raise AwayError(f"{owner} has the encoding {encoding}", remedy, SCHEMA)
-    if _row(conn, "SELECT count(*) FROM pg_roles WHERE rolname = %s", (service.user,)) == (0,):
+    if one_row(conn, "SELECT count(*) FROM pg_roles WHERE rolname = %s", (service.user,)) == (0,):
         raise AwayError(f"there is no role {service.user} at {owner}", "create it, or correct DISPATCH_LEDGER")
     found = 0
-    if _row(conn, "SELECT to_regclass('dispatch.version') IS NOT NULL") == (True,):
-        (found,) = _row(conn, "SELECT version FROM dispatch.version")
+    if one_row(conn, "SELECT to_regclass('dispatch.version') IS NOT NULL") == (True,):
+        (found,) = one_row(conn, "SELECT version FROM dispatch.version")
     if found > VERSION:
         check_version(owner, found)
     for step in _STEPS[found:]:
@@ -95,7 +95,7 @@ def examine(database: Database) -> None:
     """See that the service can use the ledger; change nothing. Raises AwayError, which says what is in the way."""
     with contextlib.closing(connect(database)) as conn:
         try:
-            check_version(database, _row(conn, "SELECT version FROM dispatch.version")[0])
+            check_version(database, one_row(conn, "SELECT version FROM dispatch.version")[0])
             missing = [f"{right} on {table}" for table, rights in _RIGHTS for right in rights
                        if not _may(conn, table, right)]  # fmt: skip
         except psycopg.Error as error:
@@ -117,11 +117,5 @@ def _may(conn: Connection, table: str, right: str) -> bool:
     name, _, column = right.partition(" (")
     if column:
         query, given = "SELECT has_column_privilege(%s, %s, %s)", (f"dispatch.{table}", column.rstrip(")"), name)
-        return bool(_row(conn, query, given)[0])
-    return bool(_row(conn, "SELECT has_table_privilege(%s, %s)", (f"dispatch.{table}", name))[0])
-
-
-def _row(conn: Connection, query: Any, given: Any = None) -> tuple[Any, ...]:
-    row = conn.execute(query, given).fetchone()
-    assert row  # noqa: S101 - such is each of these queries
-    return row
+        return bool(one_row(conn, query, given)[0])
+    return bool(one_row(conn, "SELECT has_table_privilege(%s, %s)", (f"dispatch.{table}", name))[0])

@@ -91,3 +91,10 @@ def away(error: psycopg.Error, database: Database) -> AwayError:
     if f'database "{database.name}" does not exist' in text:
         return AwayError(f"there is no database {database.name} at {database}", "create it, or correct DISPATCH_LEDGER")
     return AwayError(f"{database}: {text or type(error).__name__}", _LOG)
+
+
+def one_row(conn: Connection, query: Any, given: Any = None, prepare: bool | None = None) -> tuple[Any, ...]:
+    """Return the row of a query that has one. Raises psycopg.Error."""
+    row = conn.execute(query, given, prepare=prepare).fetchone()
+    assert row  # noqa: S101 - such is the query
+    return row

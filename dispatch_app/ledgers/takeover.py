@@ -16,7 +16,7 @@ import psycopg
 from ..database import Database
 from . import statements
 from .postgresql import storable
-from .session import away, connect
+from .session import away, connect, one_row
 from .sqlite import batches
 
 _SECONDS = 60
@@ -35,7 +35,7 @@ def take_over(database: Database, path: Path, host: str | None = None) -> tuple[
             rows = json.dumps(sorted(batch, key=itemgetter("id")))
             given = {"host": host or socket.gethostname(), "rows": rows, "process": statements.NOBODY}
             try:
-                (count,) = conn.execute(statements.TAKE_OVER, given).fetchone() or (0,)
+                (count,) = one_row(conn, statements.TAKE_OVER, given)
             except psycopg.Error as error:
                 raise away(error, database) from error
             added += count
