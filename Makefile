@@ -84,12 +84,12 @@ integration: dist/dispatch.zip ## The lab, the playbooks and the consumer agains
 molecule: dist/dispatch.zip ## Molecule: provision from nothing, on each of DISTRIBUTIONS that can be had here
 	python -m tests.lab matrix $(DISTRIBUTIONS)
 
-# Both parts wait most of their time. The image that both need is made first, so that they don't make it twice. Each line of
-# their output is shown at once, because they take long.
+# Both parts wait most of their time. The image that both need is made first, so that they don't make it twice. Their output
+# is not kept apart, because that would hold it back until a part has ended, and they take long.
 .PHONY: test-long
 test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenarios, more seeds for faults and fuzz
 	python -m tests.lab image
-	$(MAKE) --no-print-directory --jobs=2 $(subst target,line,$(ONE_PIECE)) integration-long scenarios
+	$(MAKE) --no-print-directory --jobs=2 integration-long scenarios
 
 .PHONY: integration-long
 integration-long: dist/dispatch.zip

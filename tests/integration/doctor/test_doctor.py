@@ -206,7 +206,7 @@ db.execute('{LONG_AGO}')\"""",
     Fault(
         "hook-broken",
         f"""printf "{HOOK}" > {RELEASE}/closed.py; {setting("DISPATCH_HOOK", "closed:hook")}; systemctl restart dispatch
-        rm {RELEASE}/closed.py; pkill -f '[d]ispatch_app.effects.child'; dispatch publish
+        rm {RELEASE}/closed.py; pkill -KILL -f '[d]ispatch_app.effects.child'; dispatch publish
         until curl -s 127.0.0.1:9672/readyz | grep "can't be imported"; do sleep .2; done""",
         alone=True,
         seen="can't be imported",
