@@ -65,7 +65,8 @@ def port(tmp_path: Path) -> Iterator[Callable[..., int]]:
                     connected, _ = listener.accept()
                     with connected:
                         connected.settimeout(5)
-                        context.wrap_socket(connected, server_side=True).close()
+                        with context.wrap_socket(connected, server_side=True) as shaken:
+                            shaken.recv(8)  # what is unread at the close would reset the connection, or not, by chance
                 except OSError:  # nobody asks, or the client does not trust this
                     continue
             listener.close()
