@@ -38,8 +38,8 @@ HOSTS = ("shop-dispatch-1", "shop-dispatch-2", "shop-dispatch-3")
 PORTS = (22831, 22832, 22833)
 SUBNET = "172.31.227.0/24"
 SEED = "shop"
-# The control is the role's unit, with another queue and without the shared ledger. The journal is kept on the disk, where
-# it outlives the host's death.
+# The control is the unit of the role with another queue, and without the shared ledger. The journal is kept on the disk,
+# where it outlives the death of the host.
 CONTROL = """
 mkdir -p /var/log/journal && systemctl restart systemd-journald && journalctl --flush
 printf 'AMQP_QUEUE=control\\nDISPATCH_LEDGER=\\nDISPATCH_HTTP=127.0.0.1:9673\\n' > /etc/control
