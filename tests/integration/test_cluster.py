@@ -10,18 +10,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import docker
 import pika
 import pytest
-from docker.models.containers import Container
-from pika import exceptions
 
 from tests.integration.conftest import order, until
-from tests.lab import engine, image
-from tests.lab.ansible import ROOT, Run, playbook
+from tests.integration.shop import Payment, Shop, booted
+from tests.lab import image
+from tests.lab.ansible import Run
 from tests.lab.hosts import Host, Lab, execute
 from tests.lab.inventory import copied
 
@@ -61,87 +57,13 @@ echo 'deb [trusted=yes] file:/srv/packages ./' > /etc/apt/sources.list.d/package
 _REMARKS: list[str] = []
 
 
-class Payment:
-    """Publishes orders one after another, each until a broker has confirmed it; transient, as payment does."""
-
-    def __init__(self, password: str) -> None:
-        self._login = pika.PlainCredentials("roboshop", password)
-        self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._publish)
-        self.confirmed: list[str] = []
-        self.longest = 0.0  # seconds between two confirms
-        self.trouble: BaseException | None = None
-
-    def __enter__(self) -> Payment:
-        self._thread.start()
-        until(lambda: len(self.confirmed) > 50)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ends.set()
-        self._thread.join(60)
-        assert self.trouble is None, self.trouble
-
-    def _publish(self) -> None:
-        ports, last, body = itertools.cycle(PORTS), time.monotonic(), order()
-        properties = pika.BasicProperties(headers={})
-        try:
-            while not self._ends.is_set():
-                with contextlib.suppress(exceptions.AMQPError, OSError), self._channel(next(ports)) as channel:
-                    while not self._ends.is_set():
-                        message = json.dumps(body).encode()
-                        channel.basic_publish("robot-shop", "orders", message, properties, mandatory=True)
-                        now = time.monotonic()
-                        self.longest, last = max(self.longest, now - last), now
-                        self.confirmed.append(body["orderid"])
-                        body = order()
-                        self._ends.wait(0.002)
-        except BaseException as error:
-            self.trouble = error
-
-    @contextlib.contextmanager
-    def _channel(self, port: int) -> Iterator[Any]:
-        parameters = pika.ConnectionParameters(
-            "127.0.0.1", port, credentials=self._login, socket_timeout=1, stack_timeout=3, heartbeat=4
-        )
-        connection = pika.BlockingConnection(parameters)
-        try:
-            channel = connection.channel()
-            channel.confirm_delivery()
-            channel.exchange_declare("robot-shop", "direct", durable=True)
-            yield channel
-        finally:
-            if connection.is_open:
-                connection.close()
-
-
-class Cluster:
-    """The hosts, and the inventory that makes them one cluster with a Dispatch host."""
-
-    def __init__(self, client: docker.DockerClient, lab: Lab, inventory: Path, password: str) -> None:
-        self.client, self.lab, self.inventory, self.password = client, lab, inventory, password
-
-    def host(self, name: str) -> Container:
-        return self.client.containers.get(name)
-
-    def run(self, name: str, script: str) -> str:
-        code, output = execute(self.host(name), "sh", "-c", script)
-        assert code == 0, f"{script} on {name}: {output}"
-        return output
-
-    def playbook(self, name: str, *arguments: str, **variables: object) -> Run:
-        return playbook(name, *arguments, "-e", json.dumps(variables), inventory=self.inventory)
+class Cluster(Shop):
+    """One cluster of brokers with a Dispatch host."""
 
     def provision(self, **variables: object) -> Run:
         run = self.playbook("rabbitmq", **variables)
         assert run.code == 0, run.output
         return run
-
-    def ctl(self, *words: str, name: str = NODES[0]) -> Any:
-        command = ("rabbitmqctl", "--quiet", "--formatter", "json", *words)
-        code, output = execute(self.host(name), *command)
-        assert code == 0, f"{' '.join(command)} on {name}: {output}"
-        return json.loads(output)
 
     def types(self) -> dict[str, str]:
         rows = self.ctl("list_queues", "name", "type")
@@ -164,14 +86,6 @@ class Cluster:
             for body in bodies:
                 channel.basic_publish("robot-shop", "orders", body, pika.BasicProperties(headers={}), mandatory=True)
 
-    def up(self, name: str) -> set[str]:
-        with contextlib.suppress(AssertionError, ValueError, docker.errors.APIError):
-            return set(self.ctl("cluster_status", name=name)["running_nodes"])
-        return set()
-
-    def await_whole(self) -> None:
-        until(lambda: all(len(self.up(name)) == len(NODES) for name in NODES), 120)
-
     def dispatched(self) -> dict[str, float]:
         """When each order was dispatched, by its id."""
         script = (
@@ -185,7 +99,7 @@ class Cluster:
     @contextlib.contextmanager
     def reckoned(self, what: str) -> Iterator[Payment]:
         """Publish while the block runs; afterwards every confirmed order has to be dispatched."""
-        with Payment(self.password) as payment:
+        with Payment(self.password, PORTS) as payment:
             yield payment
             seen = len(payment.confirmed)
             until(lambda: len(payment.confirmed) > seen + 100, 60)
@@ -214,22 +128,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         for number, (name, port) in enumerate(zip(NODES, PORTS, strict=True))
     )
     lab = Lab("cluster", directory / ".lab", (*brokers, Host(DISPATCH, "dispatch", 22729)))
-    client = engine.connect(ROOT / ".lab")
-    lab.down(client)
-    lab.up(client, image.ensure(client, DISTRIBUTION))
-    password = uuid.uuid4().hex
-    (lab.state / "amqp_password").write_text(password + "\n")
-    made = Cluster(client, lab, copied(lab, directory, ",".join(NODES), cluster=True), password)
-    run = made.playbook("site", "-vvv", "--diff")
-    assert run.code == 0, run.output
-    cookie = (lab.state / "erlang.cookie").read_text().strip()
-    assert password not in run.output
-    assert cookie not in run.output
-    until(lambda: made.types().keys() >= {*OWN}, 30)
-    yield made
-    print("\n".join(_REMARKS))
-    lab.down(client)
-    client.close()
+    with booted(lab, DISTRIBUTION) as client:
+        password = uuid.uuid4().hex
+        (lab.state / "amqp_password").write_text(password + "\n")
+        made = Cluster(client, lab, copied(lab, directory, ",".join(NODES), cluster=True), password)
+        run = made.playbook("site", "-vvv", "--diff")
+        assert run.code == 0, run.output
+        cookie = (lab.state / "erlang.cookie").read_text().strip()
+        assert password not in run.output
+        assert cookie not in run.output
+        until(lambda: made.types().keys() >= {*OWN}, 30)
+        yield made
+        print("\n".join(_REMARKS))
 
 
 def test_three_hosts_are_one_cluster_of_quorum_queues_and_a_second_run_changes_nothing(cluster: Cluster) -> None:
@@ -275,7 +185,7 @@ def test_a_change_of_configuration_goes_over_the_nodes_one_at_a_time(cluster: Cl
 
 def test_transient_messages_survive_all_brokers(cluster: Cluster) -> None:
     cluster.run(DISPATCH, "systemctl stop dispatch")
-    with Payment(cluster.password) as payment:
+    with Payment(cluster.password, PORTS) as payment:
         until(lambda: len(payment.confirmed) > 1000, 60)
     for name in NODES:
         cluster.host(name).kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import ipaddress
 import shutil
 import socket
 import subprocess
@@ -37,7 +38,10 @@ class Host:
 
 @dataclass(frozen=True)
 class Lab:
-    """Hosts that are booted and removed as one; the directory `state` holds their key, known_hosts and secrets."""
+    """Hosts that are booted and removed as one; the directory `state` holds their key, known_hosts and secrets.
+
+    With a `subnet`, each host keeps its address for as long as it exists, as an EC2 host does.
+    """
 
     name: str
     state: Path
@@ -58,6 +62,14 @@ class Lab:
             "ansible_ssh_private_key_file": str(self.state / "id_ed25519"),
             "ansible_ssh_common_args": f"-o 'UserKnownHostsFile=\"{known_hosts}\"' -o IdentitiesOnly=yes",
         }
+
+    def cut_off(self, client: docker.DockerClient, name: str) -> None:
+        """Take a host off the network; what it has running goes on."""
+        client.networks.get(self.network).disconnect(name)
+
+    def reconnect(self, client: docker.DockerClient, name: str) -> None:
+        """Put a host on the network again."""
+        client.networks.get(self.network).connect(name, ipv4_address=self._address(name))
 
     def up(self, client: docker.DockerClient, image: str) -> None:
         """Boot every host that isn't running, remove surplus ones, and record the host keys.
@@ -130,7 +142,14 @@ class Lab:
             _start(container)
         return container
 
+    def _address(self, name: str) -> str | None:
+        if not self.subnet:
+            return None
+        # Docker has the first ones for itself.
+        return str(ipaddress.ip_network(self.subnet)[11 + [host.name for host in self.hosts].index(name)])
+
     def _create(self, client: docker.DockerClient, image: str, host: Host) -> Container:
+        address = client.api.create_endpoint_config(ipv4_address=self._address(host.name))
         ports = {22: host.ssh_port, **dict(host.other_ports)}
         try:
             # systemd runs without --privileged if it may mount (SYS_ADMIN) and see its cgroup.
@@ -140,6 +159,7 @@ class Lab:
                 hostname=host.name,
                 labels={LABEL: self.name, "roboshop.group": host.group},
                 network=self.network,
+                networking_config={self.network: address},
                 ports={f"{inside}/tcp": ("127.0.0.1", outside) for inside, outside in ports.items()},
                 cap_add=["SYS_ADMIN"],
                 security_opt=["seccomp=unconfined", "apparmor=unconfined"],
@@ -230,6 +250,16 @@ def put(container: Container, directory: str, files: dict[str, bytes]) -> None:
             member.size, member.mode = len(content), 0o600
             tar.addfile(member, io.BytesIO(content))
     container.put_archive(directory, archive.getvalue())
+
+
+def get(container: Container, path: str) -> bytes:
+    """Return a file of a host, which must not be in a file system in memory, such as /run and /tmp. Raises LabError."""
+    parts, _ = container.get_archive(path)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as tar:
+        file = tar.extractfile(Path(path).name)
+        if not file:
+            raise LabError(f"{path} on {container.name} is no file.")
+        return file.read()
 
 
 def _run(container: Container, *command: str) -> str:
