@@ -11,6 +11,7 @@ from typing import Any
 from . import __version__
 
 _RELEASE = Path(__file__).resolve().parents[1]
+_LONGEST = 4 << 20  # octets
 
 
 def facts(release: Path = _RELEASE) -> dict[str, Any]:
@@ -39,9 +40,13 @@ def components(release: Path) -> dict[str, str]:
 
 def _sbom(release: Path) -> dict[str, Any]:
     """The list of what a release is made of (CycloneDX); nothing where it has none that can be read."""
+    file = release / "sbom.cdx.json"
     try:
-        return dict(json.loads((release / "sbom.cdx.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        # The doctor looks, as root, at releases that others may have written, and a pipe would hold it for ever.
+        if not file.is_file() or file.stat().st_size > _LONGEST:
+            return {}
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return {}
 
 

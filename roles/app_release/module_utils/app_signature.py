@@ -91,10 +91,10 @@ def fault(content: bytes, signature: bytes, signers: Signers) -> str:
     try:
         with _files(signature, signers) as files:
             return _fault(content, signers, *files)
-    except FileNotFoundError as error:
+    except OSError as error:
         return (
             f"its signature can't be verified on {os.uname().nodename}: {error}. Install OpenSSH's ssh-keygen there "
-            "(openssh-client on Debian and Ubuntu, openssh elsewhere)."
+            "(openssh-client on Debian and Ubuntu, openssh elsewhere), and let everybody run it."
         )
 
 
