@@ -33,6 +33,7 @@ def git(directory: Path, *words: str) -> str:
 def checkout(place: Path) -> Path:
     """A checkout of the package as it is here, in its first commit."""
     shutil.copytree(PACKAGE, place / "dispatch_app", ignore=shutil.ignore_patterns("__pycache__"))
+    (place / ".gitignore").write_text("__pycache__/\n")
     git(place, "init", "--quiet")
     git(place, "add", ".")
     git(place, "commit", "--quiet", "--message", "x")
