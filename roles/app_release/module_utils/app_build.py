@@ -70,7 +70,7 @@ def fits(plan: Plan) -> bool:
 def _checked(plan: Plan) -> bytes:
     """The artifact's content, if it is the one that was meant. Raises BuildError before anything is unpacked."""
     # Another user may have put the artifact here or still have it open, so only what has been read counts from here on.
-    content = plan.artifact.read_bytes()
+    content: bytes = plan.artifact.read_bytes()
     if hashlib.sha256(content).hexdigest() != plan.sha256:
         raise BuildError(
             f"{plan.artifact} has changed on its way to this host: its SHA-256 is not {plan.sha256}; run the play again"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploys import provision
+from deploys import operations, provision
 from deploys.desired import DesiredError
 
 
@@ -66,7 +66,7 @@ def test_an_artifact_whose_kind_only_the_host_can_tell_is_fetched_and_asked_abou
 
     monkeypatch.setattr(provision, "host", SimpleNamespace(get_fact=get_fact, log=lambda _: None))
     monkeypatch.setattr(provision, "_require_one_rollout", lambda _: None)
-    wanted = {
+    wanted: dict[str, Any] = {
         "rollout": {},
         "artifact": {"source": "http://h/x.zip", "url": True, "signature": "http://h/x.zip.sig"},
         "host": {"name": "dispatch", "sha256": "ab" * 32, "kind": "", "signers": "who", "revoked": "what"},
@@ -87,7 +87,7 @@ def test_an_artifact_whose_kind_only_the_host_can_tell_is_fetched_and_asked_abou
 @pytest.mark.parametrize("signers", ["", "who"])
 def test_a_signature_travels_with_its_artifact(monkeypatch: pytest.MonkeyPatch, signers: str) -> None:
     planned: list[dict[str, Any]] = []
-    monkeypatch.setattr(provision.operations, "role_program", lambda **given: planned.append(given))
+    monkeypatch.setattr(operations, "role_program", lambda **given: planned.append(given))
     wanted = {
         "artifact": {"source": "/x.zip", "url": False, "signature": "/x.zip.sig", "value": "x.zip"},
         "host": {"name": "dispatch", "sha256": "ab" * 32, "signers": signers, "revoked": ""},
