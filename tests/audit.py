@@ -70,7 +70,7 @@ def main(locks: tuple[str, ...] = LOCKS) -> int:
         if one.not_audited:
             print(f"{lock}: NOT AUDITED ({one.not_audited})")
         elif one.vulnerable:
-            print(f"{lock}: VULNERABLE, {len(one.vulnerable)} advisories for {one.audited} packages")
+            print(f"{lock}: VULNERABLE, {one.audited} packages audited")
             print("".join(f"  {line}\n" for line in one.vulnerable), end="")
         else:
             print(f"{lock}: clean, {one.audited} packages audited")
