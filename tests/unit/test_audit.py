@@ -64,7 +64,7 @@ def test_a_planted_advisory_fails_the_audit(advisories: Advisories, capsys: pyte
     advisories.vulnerable = "pika"
     assert audit.main(("pins.txt",)) == 1
     assert capsys.readouterr().out == (
-        "pins.txt: VULNERABLE, 1 advisories for 2 packages\n  pika 1.4.4: PYSEC-2026-1, CVE-2026-1 (mended in 1.4.5)\n"
+        "pins.txt: VULNERABLE, 2 packages audited\n  pika 1.4.4: PYSEC-2026-1, CVE-2026-1 (mended in 1.4.5)\n"
     )
 
 
