@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
+import socket
 import subprocess
 import tarfile
 import time
@@ -19,6 +21,7 @@ from tests.lab import LabError, engine
 LABEL = "roboshop.lab"
 BOOT_SECONDS = 60
 LOGIN = "ec2-user"
+SSHD_LOG = ["journalctl", "--no-pager", "-n", "20", "-u", "ssh", "-u", "sshd"]
 INOTIFY, INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances"), 512
 
 
@@ -82,6 +85,7 @@ class Lab:
             await_boot(container)
             put(container, f"/home/{LOGIN}/.ssh", {"authorized_keys": key.encode()})
             _run(container, "chown", LOGIN, f"/home/{LOGIN}/.ssh/authorized_keys")
+            _await_ssh(container, host.ssh_port)
             known_hosts.append(f"[127.0.0.1]:{host.ssh_port} {_host_key(container)}\n")
             print(f"  {host.name}: up, ssh on 127.0.0.1:{host.ssh_port}", flush=True)
         (self.state / "known_hosts").write_text("".join(known_hosts))
@@ -186,6 +190,25 @@ def await_boot(container: Container) -> None:
     raise LabError(
         f"The host {container.name} is not up after {BOOT_SECONDS} s (systemd says: {state or 'nothing'}); "
         f"see `docker logs {container.name}` and `docker exec {container.name} systemctl --failed`."
+    )
+
+
+def _await_ssh(container: Container, port: int) -> None:
+    """Wait until sshd greets on its published port, because the engine may forward a port later than sshd listens.
+
+    Raises LabError after BOOT_SECONDS, with what the host says of its sshd.
+    """
+    deadline = time.monotonic() + BOOT_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            if connection.recv(4) == b"SSH-":
+                return
+        time.sleep(0.2)
+    said = (execute(container, *command)[1] for command in (["ss", "-tlnp"], ["ip", "-br", "addr"], SSHD_LOG))
+    raise LabError(
+        f"The host {container.name} runs sshd, but nothing greets on 127.0.0.1:{port} within {BOOT_SECONDS} s. "
+        "See whether a firewall of this machine keeps the engine from forwarding ports. The host says:\n"
+        + "\n".join(said)
     )
 
 
