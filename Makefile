@@ -32,19 +32,31 @@ $(READY): requirements-dev.txt
 .PHONY: venv
 venv: $(READY) ## Make or refresh the venv
 
-# A shop's code goes into the artifact by these words. They are kept in a file, so that other words build it anew.
+# A shop's code goes into the artifact by these words, and the commit of its own code by git's. They are kept in a file, so
+# that other words build it anew.
 SHOP = $(if $(WITH),--with $(WITH)) $(if $(REQUIREMENTS),--requirements $(REQUIREMENTS))
+COMMIT = $(shell git log -1 --format=%H -- dispatch_app 2>/dev/null; git status --porcelain -- dispatch_app 2>/dev/null)
 
 .PHONY: FORCE
 dist/shop: FORCE
 	@mkdir -p dist
-	@echo "$(SHOP)" | cmp -s - $@ || echo "$(SHOP)" > $@
+	@echo "$(SHOP) $(COMMIT)" | cmp -s - $@ || echo "$(SHOP) $(COMMIT)" > $@
 
 dist/dispatch.zip: $(READY) dist/shop $(shell find dispatch_app -name '*.py' -o -name '*.txt') $(if $(WITH),$(shell find $(WITH) -type f)) $(REQUIREMENTS)
 	python -m dispatch_app.artifact $@ $(SHOP)
 
 .PHONY: artifact
-artifact: dist/dispatch.zip ## Build dist/dispatch.zip, which the roles install (WITH=DIR REQUIREMENTS=FILE: with a hook)
+artifact: dist/dispatch.zip ## Build dist/dispatch.zip, which the roles install (WITH=DIR REQUIREMENTS=FILE: with a hook; SIGN=KEY)
+	@$(if $(SIGN),ssh-keygen -Y sign -f "$(SIGN)" -n dispatch-artifact < $< > $<.sig.new && mv $<.sig.new $<.sig)
+
+# What each is made of, as CycloneDX; that of the artifact is also in it.
+.PHONY: sbom
+sbom: dist/dispatch.zip ## Write what the artifact and the controller's venv are made of, dist/*.cdx.json
+	cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --mc-type application --output-reproducible --output-file dist/controller.cdx.json
+
+.PHONY: audit
+audit: $(READY) ## Look for known vulnerabilities in all that the locks pin
+	python -m tests.audit
 
 .PHONY: lab
 lab: dist/dispatch.zip ## Boot lab hosts on this machine, provision them, send orders, show them dispatched (HOSTS=1, BROKERS=1, LEDGER=sqlite, ARTIFACT=…)

@@ -10,12 +10,36 @@ from pathlib import Path
 import pytest
 
 from deploys.desired import Desired, DesiredError, Values
+from tests.signatures import Keys, cases, zipped
 from tests.unit.deploys.conftest import PASSWORD
 
 
 def python(host: Values) -> Values:
     """What is wanted of a host where the release is a Python program."""
     return {**host, **host["kinds"]["python"], "credentials": host["credentials"]["python"]}
+
+
+def test_what_is_signed_as_it_has_to_be_is_wanted_and_nothing_else(
+    desired: Callable[..., Desired], tmp_path: Path
+) -> None:
+    keys, content = Keys(tmp_path), (tmp_path / "x.zip")
+    for case in cases(keys, zipped(), zipped(text="# tampered with")):
+        content.write_bytes(case.content)
+        Path(f"{content}.sig").unlink(missing_ok=True)
+        if case.signature is not None:
+            Path(f"{content}.sig").write_bytes(case.signature)
+        made = desired(
+            dispatch_artifact=str(content), dispatch_artifact_signers=case.signers,
+            dispatch_artifact_revoked=case.revoked,
+        )  # fmt: skip
+        if case.said:
+            with pytest.raises(DesiredError) as refused:
+                made.wanted("h1", {})
+            assert case.said in str(refused.value), case.name
+        else:
+            wanted = made.wanted("h1", {})
+            assert wanted["artifact"]["signature"] == f"{content}.sig"
+            assert (wanted["host"]["signers"], wanted["host"]["revoked"]) == (case.signers, case.revoked)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +68,11 @@ def python(host: Values) -> Values:
         ({"dispatch_artifact": __file__}, "not a readable zip file (zipfile.BadZipFile: File is not a zip file)"),
         ({"dispatch_artifact_sha256": "0" * 64}, f"but dispatch_artifact_sha256 says {'0' * 64}"),
         ({"dispatch_artifact": "http://h/x.zip"}, "required where dispatch_artifact is a URL"),
+        (
+            {"dispatch_artifact_signers": "release"},
+            "dispatch_artifact_signers is set, and line 1 of it is none such as",
+        ),
+        ({"dispatch_artifact_signers": "release ssh-ed25519 AAAAC3"}, "and it is not signed: there is no signature at"),
         ({"python_runtime_systems": "debian"}, "python_runtime_systems is not a dictionary"),
         ({"python_runtime_systems": {"a-1": {"packages": []}}}, "python_runtime_systems.a-1 has no interpreter"),
         ({"python_runtime_systems": {"a-1": {"interpreter": "/p", "packages": "x"}}}, "or no list of packages"),

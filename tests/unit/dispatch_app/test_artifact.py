@@ -42,7 +42,8 @@ def test_it_holds_the_package_the_pins_and_the_wheels(tmp_path: Path) -> None:
     found = names(artifact.build(artifact.contents(PACKAGE, {"wheels": [wheel]})))
     assert {"dispatch_app/__main__.py", "requirements.txt", f"wheels/{wheel.name}"} <= set(found)
     assert not [name for name in found if "artifact" in name or "test" in name or "__pycache__" in name]
-    modules = {str(file.relative_to(PACKAGE.parent)) for file in PACKAGE.rglob("*.py")} - {"dispatch_app/artifact.py"}
+    builder = {"dispatch_app/artifact.py", "dispatch_app/sbom.py"}
+    modules = {str(file.relative_to(PACKAGE.parent)) for file in PACKAGE.rglob("*.py")} - builder
     assert "dispatch_app/amqp/connection.py" in modules
     assert modules == {name for name in found if name.startswith("dispatch_app/")}
 
@@ -70,7 +71,22 @@ def test_whoever_reads_the_artifact_while_another_is_built_has_one_whole(
         assert artifact.main([str(target)]) == 0
         assert reader.read() == b"the one before"
     assert "requirements.txt" in names(target.read_bytes())
-    assert list(tmp_path.iterdir()) == [target]
+    assert {*tmp_path.iterdir()} == {target, tmp_path / "dispatch.cdx.json"}
+
+
+def test_a_signature_stays_for_as_long_as_it_is_of_what_it_is_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact, "wheels", lambda *_: [])
+    monkeypatch.setattr(artifact, "commit", lambda _: "a")
+    target, signature = tmp_path / "dispatch.zip", tmp_path / "dispatch.zip.sig"
+    artifact.main([str(target)])
+    signature.touch()
+    artifact.main([str(target)])
+    assert signature.exists()
+    monkeypatch.setattr(artifact, "commit", lambda _: "b")
+    artifact.main([str(target)])
+    assert not signature.exists()
 
 
 PIN = f"courier-client==2.1 --hash=sha256:{'a' * 64}"
@@ -86,6 +102,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for name in found:
             with zipfile.ZipFile(directory / f"{name}-1-py3-none-any.whl", "w") as wheel:
                 wheel.writestr(zipfile.ZipInfo(f"{name.replace('-', '_')}/__init__.py"), "")
+                metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n"
+                wheel.writestr(zipfile.ZipInfo(f"{name.replace('-', '_')}-1.dist-info/METADATA"), metadata)
         return sorted(directory.iterdir())
 
     monkeypatch.setattr(artifact, "wheels", download)
