@@ -2,7 +2,8 @@
 
 The artifact is a zip with `dispatch_app/`, its hash-pinned `requirements.txt`, the wheels that this
 names and, in `installer/`, the wheel of pip, so that a host without a package index and without pip can build
-its venv. The same sources give the same bytes: entries are sorted and not compressed, and their
+its venv. In `tracing/` it has what the hash-pinned wheels of `tracing.txt` hold, which nothing imports unless spans are
+to be exported. The same sources give the same bytes: entries are sorted and not compressed, and their
 times and modes are fixed.
 
 A shop's own code, which Dispatch then calls as its hook, and what that requires can be packed beside it.
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")  # those that supported distributions run the service with
 _PACKAGE = Path(__file__).parent
@@ -47,6 +48,21 @@ def wheels(requirements: Path, directory: Path) -> list[Path]:
             check=True,
         )  # fmt: skip
     return sorted(directory.glob("*.whl"))
+
+
+def unpacked(wheels: list[Path]) -> dict[str, bytes]:
+    """Return what pure wheels hold, path to content, as it would lie in one directory.
+
+    Packages that spread over several wheels are found in a zip only by entries of their directories, whose paths end in
+    a slash (zipimport, before Python 3.13).
+    """
+    files: dict[str, bytes] = {}
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                files[name] = archive.read(name)
+                files.update({f"{parent}/": b"" for parent in PurePosixPath(name).parents if parent.name})
+    return files
 
 
 def build(files: dict[str, bytes]) -> bytes:
@@ -80,7 +96,7 @@ def shop_files(directory: Path, wheels: list[Path]) -> dict[str, Path]:
     if not directory.is_dir():
         raise ShopError(f"--with {directory} is not a directory; give the directory of a Python package")
     modules = {name for wheel in wheels for name in _modules(wheel)}
-    taken = {_PACKAGE.name, "wheels", "installer", "venv", *sys.stdlib_module_names, *modules}
+    taken = {_PACKAGE.name, "wheels", "installer", "tracing", "venv", *sys.stdlib_module_names, *modules}
     if name in taken:
         raise ShopError(f"--with {directory}: {name} is the name of something that Dispatch has; rename the directory")
     if not name.isidentifier():
@@ -129,8 +145,10 @@ def _packed(shop: Path | None, theirs: Path | None, directory: Path) -> bytes:
         "wheels": wheels(directory / "requirements.txt", directory / "wheels"),
         "installer": wheels(_PACKAGE / "installer.txt", directory / "installer"),
     }
-    more = shop_files(shop, pinned["wheels"]) if shop else {}
+    tracing = wheels(_PACKAGE / "tracing.txt", directory / "tracing")
+    more = shop_files(shop, pinned["wheels"] + tracing) if shop else {}
     files = {**contents(_PACKAGE, pinned), **{name: file.read_bytes() for name, file in more.items()}}
+    files.update({f"tracing/{name}": content for name, content in unpacked(tracing).items()})
     return build({**files, "requirements.txt": pins.encode()})
 
 

@@ -1,6 +1,8 @@
 """The lab's payment: it takes the requests that RoboShop's payment takes, and publishes the orders that it publishes.
 
-It also answers as the cart and user services do, because the lab has none.
+It also answers as the cart and user services do, because the lab has none. A trace begins with a payment's request,
+and the order's message carries it on (`spans.py`). Names and attributes are those of OpenTelemetry's semantic
+conventions 1.44.0 for HTTP and messaging.
 """
 
 from __future__ import annotations
@@ -13,11 +15,24 @@ from http.client import HTTPConnection
 from typing import Any
 
 import pika
+from opentelemetry.context import Context
+from opentelemetry.propagate import extract, inject
+from opentelemetry.trace import SpanKind
+from spans import tracer
 
 EXCHANGE, KEY = "robot-shop", "orders"
+PUBLISH = {
+    "messaging.system": "rabbitmq",
+    "messaging.operation.name": "publish",
+    "messaging.operation.type": "send",
+    "messaging.destination.name": f"{EXCHANGE}:{KEY}",
+    "messaging.rabbitmq.destination.routing_key": KEY,
+}
 ANSWER_SECONDS = 5
 # Other services listen on the same port in all of the shop.
 PORT = 8080
+
+TRACER = tracer()
 
 Start = Callable[[str, list[tuple[str, str]]], object]
 
@@ -44,10 +59,20 @@ def answer_to(method: str, path: str, environ: dict[str, Any]) -> str:
     if (method, place) == ("GET", "health"):
         return "OK"
     if (method, place) == ("POST", "pay") and who:
-        return json.dumps({"orderid": pay(who, cart_in(environ))})
+        attributes = {"http.request.method": method, "http.route": "/pay/{id}", "url.path": path}
+        with TRACER.start_as_current_span("POST /pay/{id}", carried(environ), SpanKind.SERVER, attributes) as span:
+            order = pay(who, cart_in(environ))
+            span.set_attribute("http.response.status_code", 200)
+        return json.dumps({"orderid": order})
     if (method, place) in {("POST", "order"), ("DELETE", "cart")}:
         return "OK"  # as the services user and cart say
     raise LookupError(path)
+
+
+def carried(environ: dict[str, Any]) -> Context:
+    """The context of a trace that a request's headers carry (W3C Trace Context)."""
+    names = {"HTTP_TRACEPARENT": "traceparent", "HTTP_TRACESTATE": "tracestate"}
+    return extract({names[name]: value for name, value in environ.items() if name in names})
 
 
 def cart_in(environ: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +102,10 @@ def publish(order: dict[str, Any]) -> None:
     with pika.BlockingConnection(parameters) as connection:
         channel = connection.channel()
         channel.exchange_declare(EXCHANGE, "direct", durable=True)
-        channel.basic_publish(EXCHANGE, KEY, json.dumps(order), pika.BasicProperties(headers={}))
+        headers: dict[str, str] = {}
+        with TRACER.start_as_current_span(f"publish {EXCHANGE}:{KEY}", None, SpanKind.PRODUCER, PUBLISH):
+            inject(headers)
+            channel.basic_publish(EXCHANGE, KEY, json.dumps(order), pika.BasicProperties(headers=headers))
 
 
 def ask(method: str, service: str, path: str, body: object) -> None:
