@@ -51,7 +51,7 @@ def wheels(requirements: Path, directory: Path) -> list[Path]:
 
 
 def unpacked(wheels: list[Path]) -> dict[str, bytes]:
-    """Return what pure wheels hold, path to content, as it would lie in one directory.
+    """Return what pure wheels hold and a service runs, path to content, as it would lie in one directory.
 
     Packages that spread over several wheels are found in a zip only by entries of their directories, whose paths end in
     a slash (zipimport, before Python 3.13).
@@ -60,6 +60,8 @@ def unpacked(wheels: list[Path]) -> dict[str, bytes]:
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
+                if name.endswith((".pyi", ".proto")):  # for type checkers and compilers
+                    continue
                 files[name] = archive.read(name)
                 files.update({f"{parent}/": b"" for parent in PurePosixPath(name).parents if parent.name})
     return files

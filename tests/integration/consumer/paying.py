@@ -13,7 +13,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from tests.lab.shop import SOURCE
 
 sys.path.insert(0, str(SOURCE))
-import payment  # type: ignore[import-not-found]  # noqa: E402 - the lab's program is found by the path above
+import payment  # type: ignore[import-not-found]  # it is found by the path above
 
 
 class Server(ThreadingMixIn, WSGIServer):

@@ -64,7 +64,7 @@ def path_of(spans: list[Span], order_id: str) -> list[Span]:
 
 
 def test_one_trace_leads_from_the_request_to_the_commit(
-    broker: Broker, service: Service, collector: Collector, payment: int, remarks: list[str]
+    service: Service, collector: Collector, payment: int, remarks: list[str]
 ) -> None:
     service.environment["DISPATCH_OTLP_ENDPOINT"] = collector.url
     service.start()
@@ -87,7 +87,7 @@ def test_one_trace_leads_from_the_request_to_the_commit(
 
 
 def test_orders_that_are_paid_at_once_link_to_the_commits_that_recorded_them(
-    broker: Broker, service: Service, collector: Collector, payment: int
+    service: Service, collector: Collector, payment: int
 ) -> None:
     service.environment["DISPATCH_OTLP_ENDPOINT"] = collector.url
     service.start()
@@ -106,7 +106,6 @@ def test_orders_that_are_paid_at_once_link_to_the_commits_that_recorded_them(
     assert len(spans) == 5 * 3 + len(commits)
 
 
-@pytest.mark.parametrize("service", [{"DISPATCH_RETRY_DELAYS": "1"}], indirect=True)
 def test_a_collector_that_goes_away_costs_no_order_and_no_stop(
     broker: Broker, service: Service, collector: Collector
 ) -> None:
@@ -121,6 +120,5 @@ def test_a_collector_that_goes_away_costs_no_order_and_no_stop(
     broker.publish(*(order(order_id) for order_id in ids))
     service.await_dispatched("before", *ids)
     assert service.stop() == 0
-    assert service.get("/readyz")[0] == 0
     dropped = [line["message"] for line in service.log() if collector.url in line["message"]]
     assert len(dropped) <= 1  # a batch is given up after seconds; the stop may come before
