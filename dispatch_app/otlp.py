@@ -88,7 +88,7 @@ class Deliveries:
         if settings.queue != settings.routing_key:
             place += f":{settings.queue}"
         self._name = f"process {place}"
-        self._order = {
+        self._order: dict[str, str | int] = {
             "messaging.system": "rabbitmq",
             "messaging.operation.name": "process",
             "messaging.operation.type": "process",
