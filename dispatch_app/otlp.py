@@ -36,7 +36,7 @@ from .amqp import properties
 from .logs import log
 from .settings import OTLP_PATH, Otlp, Settings
 
-QUEUE = 8192  # ended spans that wait to be exported at most; one takes about 3 KiB
+QUEUE = 8192  # ended spans that wait to be exported at most; one takes about 4 KiB
 BATCH = 512  # spans in one request
 EXPORT_PERIOD = 1000  # milliseconds between two requests at most, while there are spans
 EXPORT_SECONDS = 10.0  # for one batch, with all that is tried
