@@ -121,8 +121,8 @@ bench-provision: dist/dispatch.zip ## Four ways to provision Dispatch on 1, 4 an
 
 # Hosts get exactly one wheel of each package, the one that fits every host. pip-compile would list the hashes of all files
 # of a version, so those pins are kept by hand. After `make lock`, copy the versions in requirements-dev.txt to
-# dispatch_app/requirements.txt (a unit test compares them), put a newer pip into installer.txt beside it if there is one,
-# and for each take the hash that this prints:
+# dispatch_app/requirements.txt and tracing.txt (a unit test compares them), put a newer pip into installer.txt beside them
+# if there is one, and for each take the hash that this prints:
 #   pip download --no-deps --only-binary :all: --dest build NAME==VERSION && pip hash build/*.whl
 .PHONY: lock
 lock: ## Renew requirements.txt, requirements-dev.txt and requirements-lock.txt

@@ -48,17 +48,18 @@ def run(_: argparse.Namespace) -> int:
 
 def check(_: argparse.Namespace) -> int:
     """Try settings, hook, network, login, permissions, topology, ledger; change nothing."""
-    from . import effects
-    from .check import check, check_ledger
+    from . import effects, tracing
+    from .check import check, check_ledger, unreachable
 
     settings = configuration.load(os.environ)
     if effect := effects.configured(settings):
         effect.close()
-    if settings.webhook:
-        from .effects.webhook import unreachable
-
-        if why := unreachable(settings.webhook):
-            print(f"note: {settings.webhook} can't be reached now ({escaped(why)}); orders are held until it can.")
+    if tracer := tracing.configured(settings):
+        tracer.close()
+    if settings.webhook and (why := unreachable(settings.webhook.url)):
+        print(f"note: {settings.webhook} can't be reached now ({escaped(why)}); orders are held until it can.")
+    if settings.otlp and (why := unreachable(settings.otlp.url)):
+        print(f"note: {settings.otlp.url} can't be reached now ({escaped(why)}); spans are dropped until it can.")
     failures = []
     for host in settings.hosts:
         failure, missing, away = check(settings, host)

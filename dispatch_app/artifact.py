@@ -2,8 +2,9 @@
 
 The artifact is a zip with `dispatch_app/`, its hash-pinned `requirements.txt`, the wheels that this
 names and, in `installer/`, the wheel of pip, so that a host without a package index and without pip can build
-its venv; and a list of all of these, `sbom.cdx.json`, which is also written beside it. The same sources give
-the same bytes: entries are sorted and not compressed, and their times and modes are fixed.
+its venv. In `tracing/` it has what the hash-pinned wheels of `tracing.txt` hold, which nothing imports unless spans are
+to be exported; and `sbom.cdx.json`, which is also written beside it, lists all of these. The same sources give the same
+bytes: entries are sorted and not compressed, and their times and modes are fixed.
 
 A shop's own code, which Dispatch then calls as its hook, and what that requires can be packed beside it.
 """
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import __version__, sbom
@@ -70,6 +71,23 @@ def commit(package: Path) -> str:
     return f"{last}-dirty" if last and changed else last
 
 
+def unpacked(wheels: list[Path]) -> dict[str, bytes]:
+    """Return what pure wheels hold and a service runs, path to content, as it would lie in one directory.
+
+    Packages that spread over several wheels are found in a zip only by entries of their directories, whose paths end in
+    a slash (zipimport, before Python 3.13).
+    """
+    files: dict[str, bytes] = {}
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                if name.endswith((".pyi", ".proto")):  # for type checkers and compilers
+                    continue
+                files[name] = archive.read(name)
+                files.update({f"{parent}/": b"" for parent in PurePosixPath(name).parents if parent.name})
+    return files
+
+
 def build(files: dict[str, bytes]) -> bytes:
     """Return a zip of `files`, a mapping of path to content; its bytes depend on nothing else."""
     buffer = io.BytesIO()
@@ -101,7 +119,7 @@ def shop_files(directory: Path, wheels: list[Path]) -> dict[str, Path]:
     if not directory.is_dir():
         raise ShopError(f"--with {directory} is not a directory; give the directory of a Python package")
     modules = {name for wheel in wheels for name in _modules(wheel)}
-    taken = {_PACKAGE.name, "wheels", "installer", "venv", *sys.stdlib_module_names, *modules}
+    taken = {_PACKAGE.name, "wheels", "installer", "tracing", "venv", *sys.stdlib_module_names, *modules}
     if name in taken:
         raise ShopError(f"--with {directory}: {name} is the name of something that Dispatch has; rename the directory")
     if not name.isidentifier():
@@ -153,9 +171,12 @@ def _packed(shop: Path | None, theirs: Path | None, directory: Path) -> tuple[by
         "wheels": wheels(directory / "requirements.txt", directory / "wheels"),
         "installer": wheels(_PACKAGE / "installer.txt", directory / "installer"),
     }
-    more = shop_files(shop, pinned["wheels"]) if shop else {}
+    tracing = wheels(_PACKAGE / "tracing.txt", directory / "tracing")
+    more = shop_files(shop, pinned["wheels"] + tracing) if shop else {}
     files = {**contents(_PACKAGE, pinned), **{name: file.read_bytes() for name, file in more.items()}}
-    listed = sbom.document(__version__, commit(_PACKAGE), pinned, shop.resolve().name if shop else "")
+    files.update({f"tracing/{name}": content for name, content in unpacked(tracing).items()})
+    made_of = {**pinned, "tracing": tracing}
+    listed = sbom.document(__version__, commit(_PACKAGE), made_of, shop.resolve().name if shop else "")
     return build({**files, "requirements.txt": pins.encode(), sbom.NAME: listed}), listed
 
 

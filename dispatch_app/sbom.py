@@ -17,8 +17,9 @@ from typing import Any
 from urllib.parse import quote
 
 NAME = "sbom.cdx.json"  # at the artifact's root; beside the artifact, it is the artifact's name with .cdx.json
-# By the artifact's directories: whether their wheels are part of what runs, or merely install it.
-SCOPES = {"wheels": "required", "installer": "excluded"}
+# By the artifact's directories: whether their wheels are part of what runs, run only where they are asked for, or merely
+# install it.
+SCOPES = {"wheels": "required", "tracing": "optional", "installer": "excluded"}
 
 
 def document(version: str, commit: str, wheels: Mapping[str, list[Path]], shop: str = "") -> bytes:
@@ -27,7 +28,11 @@ def document(version: str, commit: str, wheels: Mapping[str, list[Path]], shop: 
     `commit` is that of the sources, "" where it is not known.
     """
     own = _purl("roboshop-dispatch", version)
-    found = [_component(wheel, SCOPES[directory]) for directory, some in wheels.items() for wheel in some]
+    found = []
+    for directory in (name for name in SCOPES if name in wheels):
+        known = {component["bom-ref"] for component in found}
+        some = (_component(wheel, SCOPES[directory]) for wheel in wheels[directory])
+        found += [component for component in some if component["bom-ref"] not in known]
     if shop:
         found.append({"type": "library", "bom-ref": f"shop:{shop}", "name": shop, "scope": "required"})
     found.sort(key=lambda component: str(component["bom-ref"]))

@@ -23,7 +23,7 @@ def facts(release: Path = _RELEASE) -> dict[str, Any]:
     listed = _sbom(release)
     own = listed.get("metadata", {}).get("component", {})
     commit = {one["name"]: one["value"] for one in own.get("properties", [])}.get("commit")
-    needed = [one["name"] for one in listed.get("components", []) if one.get("scope") != "excluded"]
+    needed = [one["name"] for one in listed.get("components", []) if one.get("scope") == "required"]
     return {
         "version": __version__,
         "release": release.name if (release / ".complete").exists() else None,

@@ -216,3 +216,14 @@ def test_a_shared_ledger_is_in_the_environment_its_password_a_credential_and_its
     decoded = {name: base64.b64decode(secret).decode() for name, secret in shared["credentials"].items()}
     assert decoded == {"amqp_password": PASSWORD, "ledger_password": PASSWORD, "dispatch_ledger_ca": "PEM"}
     assert PASSWORD not in json.dumps(shared["files"])
+
+
+def test_a_collector_is_in_the_environment_and_its_headers_are_a_credential(desired: Callable[..., Desired]) -> None:
+    plain = python(desired().wanted("h1", {})["host"])
+    assert not [file for file in plain["files"].values() if "otlp" in file["content"].lower()]
+    given = {"dispatch_otlp_endpoint": "http://collector:4318", "dispatch_otlp_headers": f"api-key={PASSWORD}"}
+    traced = python(desired(**given, dispatch_otlp_ratio=0).wanted("h1", {})["host"])
+    lines = traced["files"]["environment"]["content"].splitlines()
+    assert {'DISPATCH_OTLP_ENDPOINT="http://collector:4318"', 'DISPATCH_OTLP_RATIO="0"'} <= set(lines)
+    assert base64.b64decode(traced["credentials"]["otlp_headers"]).decode() == f"api-key={PASSWORD}"
+    assert PASSWORD not in json.dumps(traced["files"])
