@@ -46,6 +46,14 @@ dist/dispatch.zip: $(READY) dist/shop $(shell find dispatch_app -name '*.py' -o 
 .PHONY: artifact
 artifact: dist/dispatch.zip ## Build dist/dispatch.zip, which the roles install (WITH=DIR REQUIREMENTS=FILE: with a hook)
 
+.PHONY: collection
+collection: dist/dispatch.zip ## Build the Ansible collection, dist/roboshop-dispatch-VERSION.tar.gz
+	python -m tests.publishing collection dist/dispatch.zip
+
+.PHONY: release
+release: collection ## Check that tree, version, changelog, artifact and collection agree (TAG=v1.0.0: and the tag)
+	python -m tests.publishing check dist/dispatch.zip $(if $(TAG),--tag $(TAG))
+
 .PHONY: lab
 lab: dist/dispatch.zip ## Boot lab hosts on this machine, provision them, send orders, show them dispatched (HOSTS=1, BROKERS=1, LEDGER=sqlite, ARTIFACT=…)
 	python -m tests.lab up --hosts $(HOSTS) --brokers $(BROKERS) --ledger $(LEDGER) --distribution $(DISTRIBUTION) $(if $(ARTIFACT),--artifact "$(ARTIFACT)")
