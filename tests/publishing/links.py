@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -47,7 +48,7 @@ def _anchors(file: Path) -> set[str]:
     if file.suffix != ".md":
         return set()
     tokens, met, anchors = _tokens(file), Counter[str](), set()
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             words = "".join(child.content for child in inline.children or [])
             slug = re.sub(r"[^\w\- ]", "", words.lower()).replace(" ", "-")

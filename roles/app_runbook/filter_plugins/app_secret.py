@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "filter_utils"))
 
 import app_secrets
 
-# What a lookup of a collection says that asks a store of secrets. One of Ansible's own may repeat the line it stands in.
+# What a collection's lookup says that asks a store of secrets. One of Ansible's own may repeat the line it stands in.
 _LOOKUP = re.compile(r"The lookup plugin '(?!ansible\.builtin\.)[\w.]+' failed: .+", re.DOTALL)
 
 

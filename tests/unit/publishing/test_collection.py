@@ -17,7 +17,9 @@ from dispatch_app import __version__
 from tests.lab.ansible import ROOT
 from tests.publishing import python_source
 from tests.publishing.collection import NAME, CollectionError, build, stage
-from tests.unit.publishing.conftest import ARTIFACT, Installed
+from tests.publishing.installed import Installed
+from tests.publishing.links import broken
+from tests.unit.publishing.conftest import ARTIFACT
 
 BOOKS = sorted(file.stem for file in (ROOT / "playbooks").glob("*.yml") if file.stem != "require_hosts")
 HERE = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
@@ -100,7 +102,7 @@ def test_filters_and_modules_are_named_in_full(installed: Installed) -> None:
     modules = {file.stem for file in (ROOT / "roles").glob("*/library/*.py")}
     used = 0
     for file in [*installed.directory.glob("roles/**/*.yml"), *installed.directory.glob("playbooks/*.yml")]:
-        document = yaml.load(file.read_text(), Loader=_Plain)  # noqa: S506 - a subclass of SafeLoader
+        document = _Plain(file.read_text()).get_single_data()
         for name in _filters(document):
             assert name not in filters, file
             used += name.startswith(f"{NAME}.")
@@ -114,6 +116,10 @@ def test_no_source_names_a_place_that_only_the_checkout_has(installed: Installed
         text = file.read_text()
         assert "sys.path" not in text, file
         assert not re.search(r"ansible\.module_utils(?!\.(basic|common|parsing)\b)", text), file
+
+
+def test_the_collection_s_own_links_lead_somewhere(installed: Installed) -> None:
+    assert list(broken(installed.directory / "README.md", installed.directory)) == []
 
 
 def test_without_an_artifact_nothing_is_built(tmp_path: Path) -> None:
