@@ -22,7 +22,19 @@ from tests.publishing import python_source
 from tests.publishing.yaml_source import Names
 
 SKELETON = Path(__file__).parent / "skeleton"
-_GALAXY = yaml.safe_load((SKELETON / "galaxy.yml").read_text(encoding="utf-8"))
+# https://docs.ansible.com/ansible/latest/dev_guide/collections_galaxy_meta.html
+_GALAXY = {
+    "namespace": "roboshop",
+    "name": "dispatch",
+    "version": __version__,
+    "readme": "README.md",
+    "authors": ["RoboShop Dispatch provisioner contributors"],
+    "description": "Provision RoboShop's Dispatch service and the RabbitMQ it consumes from, on any number of hosts.",
+    "license_file": "LICENSE",
+    "tags": ["application", "infrastructure", "rabbitmq", "roboshop"],
+    # None is needed to deploy Dispatch, or a broker without TLS; the README says what the others need.
+    "dependencies": {},
+}
 NAME = f"{_GALAXY['namespace']}.{_GALAXY['name']}"
 # Where the kinds of a role's plugins go. What filters share runs on the controller alone.
 PLUGINS = {
@@ -31,7 +43,6 @@ PLUGINS = {
     "filter_plugins": "filter",
     "filter_utils": "plugin_utils",
 }
-_ROLE_DIRECTORIES = ("defaults", "handlers", "meta", "tasks", "templates", "vars")
 _WHOLE = ("dispatch_app", "templates")
 _FILES = ("LICENSE", "CHANGELOG.md", "roles/README.md")
 
@@ -50,14 +61,16 @@ def stage(checkout: Path, artifact: Path, target: Path) -> None:
     if not artifact.is_file():
         raise CollectionError(f"{artifact}, which goes into the collection, does not exist. Build it: `make artifact`.")
     shutil.copytree(SKELETON, target)
-    described = (SKELETON / "galaxy.yml").read_text(encoding="utf-8")
-    (target / "galaxy.yml").write_text(f"{described}version: {__version__}\n", encoding="utf-8")
+    _write(target / "galaxy.yml", yaml.safe_dump(_GALAXY))
     for file in _FILES:
         _write(target / file, (checkout / file).read_text(encoding="utf-8"))
     for directory in _WHOLE:
         shutil.copytree(checkout / directory, target / directory, ignore=shutil.ignore_patterns("__pycache__"))
     (target / "dist").mkdir()
     shutil.copyfile(artifact, target / "dist" / "dispatch.zip")
+    signature = artifact.with_name(f"{artifact.name}.sig")
+    if signature.is_file():
+        shutil.copyfile(signature, target / "dist" / "dispatch.zip.sig")
     names = _names(checkout)
     for book in sorted((checkout / "playbooks").glob("*.yml")):
         _write(target / "playbooks" / book.name, names.qualified(book.read_text(encoding="utf-8")))
@@ -99,12 +112,16 @@ def _names(checkout: Path) -> Names:
 
 def _role(source: Path, target: Path, names: Names) -> None:
     """Copy what of a role remains a role's."""
-    _write(target / "README.md", (source / "README.md").read_text(encoding="utf-8"))
+    writers = {".yml": names.qualified, ".j2": names.in_template}
     for file in sorted(source.rglob("*")):
         path = file.relative_to(source)
-        if file.is_file() and path.parts[0] in _ROLE_DIRECTORIES:
-            text = file.read_text(encoding="utf-8")
-            _write(target / path, names.qualified(text) if file.suffix == ".yml" else text)
+        if not file.is_file() or path.parts[0] in PLUGINS:
+            continue
+        if file.suffix in writers:
+            _write(target / path, writers[file.suffix](file.read_text(encoding="utf-8")))
+        else:
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target / path)
 
 
 def _plugins(checkout: Path, target: Path) -> None:

@@ -1,9 +1,9 @@
-"""Gives the modules, roles and filters in a role's or a playbook's YAML their names in a collection."""
+"""Gives the modules, roles and filters in YAML and in templates their names in a collection."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import yaml
@@ -22,9 +22,11 @@ class Names:
 
     def qualified(self, text: str) -> str:
         """Return YAML with these names written in full; all else in it, comments too, stays as it is."""
-        for start, end, new in sorted(self._edits(text), reverse=True):
-            text = text[:start] + new + text[end:]
-        return text
+        return _edited(text, self._edits(text))
+
+    def in_template(self, text: str) -> str:
+        """Return a template with the filters' names written in full."""
+        return _edited(text, self._filters(text, 0, len(text)))
 
     def _edits(self, text: str) -> Iterator[tuple[int, int, str]]:
         seen: set[int] = set()  # what an alias names has been edited at its anchor
@@ -35,7 +37,9 @@ class Names:
                 continue
             seen.add(id(node))
             if isinstance(node, yaml.ScalarNode):
-                yield from self._filters(node, text)
+                start, end = node.start_mark.index, node.end_mark.index
+                # A block's own mark is no pipe of Jinja's.
+                yield from self._filters(text, text.index("\n", start, end) if node.style in ("|", ">") else start, end)
             elif isinstance(node, yaml.SequenceNode):
                 pending += [(each, True) for each in node.value]
             elif isinstance(node, yaml.MappingNode):
@@ -55,11 +59,14 @@ class Names:
     def _edit(self, name: yaml.ScalarNode) -> tuple[int, int, str]:
         return name.start_mark.index, name.end_mark.index, f"{self.collection}.{name.value}"
 
-    def _filters(self, node: yaml.ScalarNode, text: str) -> Iterator[tuple[int, int, str]]:
-        start, end = node.start_mark.index, node.end_mark.index
-        if node.style in ("|", ">"):  # a block's own mark is no pipe of Jinja's
-            start = text.index("\n", start, end)
+    def _filters(self, text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:
         names = "|".join(sorted(self.filters, key=len, reverse=True))
         used = re.compile(rf"(?:\|\s*|\b(?:map|select|reject)\(\s*['\"])({names})\b")
         for found in used.finditer(text, start, end):
             yield found.start(1), found.end(1), f"{self.collection}.{found[1]}"
+
+
+def _edited(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
+    for start, end, new in sorted(edits, reverse=True):
+        text = text[:start] + new + text[end:]
+    return text

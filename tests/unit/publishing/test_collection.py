@@ -101,6 +101,8 @@ def test_filters_and_modules_are_named_in_full(installed: Installed) -> None:
     filters = set().union(*(python_source.filters(file.read_text()) for file in plugins))
     modules = {file.stem for file in (ROOT / "roles").glob("*/library/*.py")}
     used = 0
+    for file in installed.directory.glob("**/templates/*.j2"):
+        assert not filters.intersection(_filters(file.read_text())), file
     for file in [*installed.directory.glob("roles/**/*.yml"), *installed.directory.glob("playbooks/*.yml")]:
         document = _Plain(file.read_text()).get_single_data()
         for name in _filters(document):
@@ -120,6 +122,17 @@ def test_no_source_names_a_place_that_only_the_checkout_has(installed: Installed
 
 def test_the_collection_s_own_links_lead_somewhere(installed: Installed) -> None:
     assert list(broken(installed.directory / "README.md", installed.directory)) == []
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_an_artifact_goes_with_its_signature(tmp_path: Path, signed: bool) -> None:
+    artifact = tmp_path / "dispatch.zip"
+    artifact.write_bytes(b"artifact")
+    if signed:
+        (tmp_path / "dispatch.zip.sig").write_bytes(b"signature")
+    stage(ROOT, artifact, tmp_path / "staged")
+    carried = {file.name for file in (tmp_path / "staged" / "dist").iterdir()}
+    assert carried == {"dispatch.zip", *(["dispatch.zip.sig"] if signed else [])}
 
 
 def test_without_an_artifact_nothing_is_built(tmp_path: Path) -> None:

@@ -92,6 +92,10 @@ def test_what_only_looks_like_a_name_stays(text: str) -> None:
     assert NAMES.qualified(text) == text
 
 
+def test_a_template_names_filters_in_full() -> None:
+    assert NAMES.in_template("state = {{ kind | kind }}\n") == "state = {{ kind | a.b.kind }}\n"
+
+
 def test_what_an_alias_repeats_is_named_once() -> None:
     text = 'a: &a "{{ x | kind }}"\nb: *a\n'
     assert NAMES.qualified(text) == text.replace("| kind", "| a.b.kind")
