@@ -58,6 +58,14 @@ sbom: dist/dispatch.zip ## Write what the artifact and the controller's venv are
 audit: $(READY) ## Look for known vulnerabilities in all that the locks pin
 	python -m tests.audit
 
+.PHONY: collection
+collection: dist/dispatch.zip ## Build the Ansible collection, dist/roboshop-dispatch-VERSION.tar.gz
+	python -m tests.publishing collection dist/dispatch.zip
+
+.PHONY: release
+release: collection ## Check that tree, version, changelog, artifact and collection agree (TAG=v1.0.0: and the tag)
+	python -m tests.publishing check dist/dispatch.zip $(if $(TAG),--tag "$$TAG")
+
 .PHONY: lab
 lab: dist/dispatch.zip ## Boot lab hosts on this machine, provision them, send orders, show them dispatched (HOSTS=1, BROKERS=1, LEDGER=sqlite, ARTIFACT=…)
 	python -m tests.lab up --hosts $(HOSTS) --brokers $(BROKERS) --ledger $(LEDGER) --distribution $(DISTRIBUTION) $(if $(ARTIFACT),--artifact "$(ARTIFACT)")
@@ -82,11 +90,16 @@ lint: $(READY) ## Lint and type-check
 	ruff format --check .
 	mypy
 	yamllint --strict .
+	zizmor --offline --no-progress --quiet --min-severity medium .github
 	ansible-lint
 
 .PHONY: unit
 unit: dist/dispatch.zip ## Unit tests
 	pytest tests/unit
+
+.PHONY: coverage
+coverage: dist/dispatch.zip ## Unit tests, and how much of the code they run: build/coverage (fails below the floor)
+	pytest tests/unit --cov --cov-report=term --cov-report=xml --cov-report=html
 
 .PHONY: integration
 integration: dist/dispatch.zip ## The lab, the playbooks and the consumer against a real RabbitMQ

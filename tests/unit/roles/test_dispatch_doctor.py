@@ -45,7 +45,7 @@ def report(
         for c in CHECKS
     ]
     return {
-        "host": "a", "doctor": "0.1.0", "release": "0123456789ab", "healthy": not ids, "exit_code": 0,
+        "host": "a", "doctor": "1.0.0", "release": "0123456789ab", "healthy": not ids, "exit_code": 0,
         "findings": findings, "checks": checks, "areas": rendering.areas(findings, checks), "flow": dict(FLOW),
         "components": {"pika": "1.4.4", "prometheus_client": "0.26.0"}, "seconds": 0.5, **more,
     }  # fmt: skip
