@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ SECRETS = "/etc/prometheus/secrets"
 NOBODY = "nobody"  # the receiver where none is given: alerts are shown, and sent nowhere
 _HEADER = "# Written by the role monitoring; changes made here by hand are overwritten.\n"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
+# Settings of receivers that hold a secret (prometheus.io, "Alerting configuration").
+_SECRET = re.compile(r"(auth_)?password|credentials|bot_token|routing_key|service_key|api_key|token|user_key")
 
 Faults = Iterator[str]
 Targets = Mapping[str, Mapping[str, str]]  # by the job, each host's name and where it is asked
@@ -45,20 +48,18 @@ def monitoring_exporter_faults(values: Mapping[str, Any]) -> list[str]:
     return list(_address("monitoring_exporter_address", address)) if address else []
 
 
-def monitoring_targets(hosts: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, dict[str, str]]:
+def monitoring_targets(hosts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, str]]:
     """Return where each host of the inventory is asked, by job and the host's name.
 
     `hosts` has the variables of the hosts of the group dispatch, of the group rabbitmq, and of all that have a node
     exporter, by job. A host of Dispatch's whose metrics can't be reached from elsewhere has "".
     """
-    found = {
-        "dispatch": {_name(host): _dispatch(host) for host in hosts["dispatch"]},
-        "rabbitmq": {
-            _name(host): _at(host, "rabbitmq_prometheus_address", RABBITMQ_PORT) for host in hosts["rabbitmq"]
-        },
-        "node": {_name(host): _at(host, "monitoring_exporter_address", EXPORTER_PORT) for host in hosts["node"]},
+    asked: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "dispatch": _dispatch,
+        "rabbitmq": partial(_at, "rabbitmq_prometheus_address", RABBITMQ_PORT),
+        "node": partial(_at, "monitoring_exporter_address", EXPORTER_PORT),
     }
-    return {job: targets for job, targets in found.items() if targets}
+    return {job: {_name(host): place(host) for host in hosts[job]} for job, place in asked.items() if hosts[job]}
 
 
 def monitoring_prometheus(targets: Targets, name: str, address: str, queue: str, vhost: str) -> str:
@@ -163,7 +164,7 @@ def _name(host: Mapping[str, Any]) -> str:
     return str(host["inventory_hostname"])
 
 
-def _at(host: Mapping[str, Any], variable: str, port: int) -> str:
+def _at(variable: str, port: int, host: Mapping[str, Any]) -> str:
     return _joined(str(host.get(variable) or _reached_at(host)), port)
 
 
@@ -191,8 +192,8 @@ def _address(variable: str, address: object) -> Faults:
         yield f"{variable} is {address!r}, which is neither a host's name nor an address. Correct it, or leave it out."
     elif variable == "monitoring_address" and _is_wildcard(str(address)):
         yield (
-            f"{variable} is {address}, which is every address of the host, and nobody has to log in there. Set it to one, "
-            "or leave it out for 127.0.0.1, and reach it by ssh -L 9090:127.0.0.1:9090."
+            f"{variable} is {address}, which is every address of the host, and nobody has to log in there. Set it to "
+            "one, or leave it out for 127.0.0.1, and reach it by ssh -L 9090:127.0.0.1:9090."
         )
 
 
@@ -205,15 +206,18 @@ def _is_wildcard(address: str) -> bool:
 
 def _targets(targets: object) -> Faults:
     if not isinstance(targets, Mapping) or not all(isinstance(hosts, Mapping) for hosts in targets.values()):
-        yield "monitoring_targets is no dictionary of dictionaries. Write it as {dispatch: {dispatch-1: '10.0.2.11:9672'}}."
+        yield (
+            "monitoring_targets is no dictionary of dictionaries. Write it as {dispatch: {dispatch-1: "
+            "'10.0.2.11:9672'}}."
+        )
         return
     for job, hosts in targets.items():
         for name, target in hosts.items():
             if job == "dispatch" and not target:
                 yield (
                     f"dispatch_metrics of {name} names nothing that can be reached from elsewhere. Set it in the "
-                    'inventory, for example dispatch_metrics: "{{ ansible_host }}", and run playbooks/dispatch.yml; or '
-                    "say in monitoring_targets where a proxy answers for it."
+                    "inventory, to the host's own address for example, and run playbooks/dispatch.yml; or say in "
+                    "monitoring_targets where a proxy answers for it."
                 )
             elif not re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", str(target)):
                 yield f"monitoring_targets.{job}.{name} is {target!r}. Set it to address:port."
@@ -245,13 +249,10 @@ def _receivers(receivers: object, routes: object, secrets: object) -> Faults:
 
 
 def _secret_settings(value: object) -> Iterator[str]:
-    """The settings of a receiver that hold a secret, and have a counterpart for a file (Alertmanager, "Configuration")."""
-    secret = (
-        r"(auth_|smtp_auth_)?password|credentials|bot_token|routing_key|service_key|api_key|bearer_token|token|user_key"
-    )
+    """Yield the settings of a receiver that hold a secret, and for which there is one with _file at its end."""
     if isinstance(value, Mapping):
         for name, one in value.items():
-            if re.fullmatch(secret, str(name)):
+            if _SECRET.fullmatch(str(name)):
                 yield str(name)
             else:
                 yield from _secret_settings(one)

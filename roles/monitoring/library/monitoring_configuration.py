@@ -9,8 +9,8 @@ short_description: Give one of Prometheus' programs its configuration, or leave 
 description:
   - Files that the program's own tool refuses are refused before anything changes.
   - Where the files differ, the previous ones are kept and the new ones placed. The program reads them anew, and is
-    restarted only where its command line differs. If it does not take them or does not start, the previous files are put
-    back, and the module fails with the reason.
+    restarted only where its command line differs. If it does not take them or does not start, the previous files are
+    put back, and the module fails with the reason.
   - Where no systemd runs, as while an image is made, the files are placed and nothing is started.
 options:
   service:
