@@ -34,9 +34,10 @@ options:
     type: str
     default: ""
   secrets:
-    description: Text of each secret by the name of its file in C(/etc/prometheus/secrets).
+    description:
+      - Text of each secret by the name of its file in C(/etc/prometheus/secrets); others there are removed.
+      - Without it, that directory is left alone.
     type: dict
-    default: {}
   check:
     description: The command line of the tool that checks C(main), without its path.
     type: list
@@ -107,7 +108,7 @@ def main() -> None:
             "arguments": {"type": "str", "required": True},
             "files": {"type": "dict", "default": {}},
             "main": {"type": "str", "default": ""},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "secrets": {"type": "dict", "no_log": True},
             "check": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -124,9 +125,15 @@ def main() -> None:
 def files(wanted: dict[str, Any], group: int) -> tuple[list[File], File]:
     """Return the files that the program reads anew, and the one with its command line."""
     texts = {ROOT / name: text for name, text in wanted["files"].items()}
-    secrets = {ROOT / "secrets" / name: text for name, text in wanted["secrets"].items()}
+    secrets: dict[Path, str | None] = {}
+    if wanted["secrets"] is not None:
+        secrets = dict.fromkeys((ROOT / "secrets").glob("*"))
+        secrets.update({ROOT / "secrets" / name: text for name, text in wanted["secrets"].items()})
     read = [File(path, text.encode(), 0o640, 0, group) for path, text in texts.items()]
-    read += [File(path, text.encode(), 0o640, 0, group, secret=True) for path, text in secrets.items()]
+    read += [
+        File(path, None if text is None else text.encode(), 0o640, 0, group, secret=True)
+        for path, text in secrets.items()
+    ]
     # systemd.exec(5), EnvironmentFile=: within double quotes a backslash escapes.
     escaped = wanted["arguments"].replace("\\", "\\\\").replace('"', '\\"')
     return read, File(DEFAULTS / wanted["service"], f'{_HEADER}ARGS="{escaped}"\n'.encode())
