@@ -164,10 +164,10 @@ def metrics(state: State, ledger_bytes: int) -> Iterator[Metric]:
         yield gauge("broker_certificate_end_timestamp_seconds", text, state.certificate_end)
     reasons = state.reasons
     yield gauge("ready", "1 while consuming", not reasons)
-    family = core.GaugeMetricFamily("dispatch_obstacle", "1 for what keeps it from being ready", labels=["part"])
+    obstacles = core.GaugeMetricFamily("dispatch_obstacle", "1 for what keeps it from being ready", labels=["part"])
     for part in PARTS:
-        family.add_metric([part], part in reasons)
-    yield family
+        obstacles.add_metric([part], part in reasons)
+    yield obstacles
     yield gauge("ledger_bytes", "Ledger and its log on disk", ledger_bytes)
     if state.directory:
         with suppress(OSError):

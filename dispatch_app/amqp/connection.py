@@ -78,7 +78,7 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika ships no 
     @property
     def certificate_end(self) -> float | None:
         """When the broker's certificate ends, in seconds since 1970; None without TLS. The connection is open."""
-        certificate = getattr(self._transport._sock, "getpeercert", dict)()
+        certificate: dict[str, str] = getattr(self._transport._sock, "getpeercert", dict)()
         return ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
 
     def abort(self, error: Exception) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.lab import LabError
+from tests.lab.ansible import ROOT
 from tests.prometheus import MONITORING, tool
 
 values = importlib.import_module("roles.monitoring.filter_plugins.monitoring_values")
@@ -136,7 +137,7 @@ def test_prometheus_tools_take_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "prometheus.yml").write_text(values.monitoring_prometheus(targets, "watching", "::1", "my-orders", "/"))
     (tmp_path / "alertmanager.yml").write_text(values.monitoring_alertmanager([MAIL], [{"receiver": "mail"}]))
     (tmp_path / "nobody.yml").write_text(values.monitoring_alertmanager([], []))
-    checks = [
+    checks: list[list[str | Path]] = [
         [promtool, "check", "config", "prometheus.yml"],
         [amtool, "check-config", "alertmanager.yml", "nobody.yml"],
     ]
@@ -146,7 +147,7 @@ def test_prometheus_tools_take_the_configuration(tmp_path: Path) -> None:
 
 
 def test_the_example_for_the_rhel_family_uses_the_same_rules_and_targets() -> None:
-    example = Path(values.__file__).parents[1] / "collection.yml.txt"
+    example = ROOT / "roles" / "monitoring" / "collection.yml.txt"
     text = example.read_text()
     plays = yaml.safe_load(text)
     assert [play["hosts"] for play in plays] == ["dispatch:rabbitmq:postgresql:payment:monitoring", "monitoring"]
