@@ -10,6 +10,7 @@ READY := $(VENV)/.ready
 HOSTS ?= 1
 BROKERS ?= 1
 LEDGER ?= sqlite
+MONITORING ?=
 DISTRIBUTION ?= debian12
 # All other tests, and the other scenarios, run on debian12.
 DISTRIBUTIONS ?= debian13 el9-facsimile
@@ -67,8 +68,8 @@ release: collection ## Check that tree, version, changelog, artifact and collect
 	python -m tests.publishing check dist/dispatch.zip $(if $(TAG),--tag "$$TAG")
 
 .PHONY: lab
-lab: dist/dispatch.zip ## Boot lab hosts on this machine, provision them, send orders, show them dispatched (HOSTS=1, BROKERS=1, LEDGER=sqlite, ARTIFACT=…)
-	python -m tests.lab up --hosts $(HOSTS) --brokers $(BROKERS) --ledger $(LEDGER) --distribution $(DISTRIBUTION) $(if $(ARTIFACT),--artifact "$(ARTIFACT)")
+lab: dist/dispatch.zip ## Boot lab hosts on this machine, provision them, send orders, show them dispatched (HOSTS=1, BROKERS=1, LEDGER=sqlite, MONITORING=1, ARTIFACT=…)
+	python -m tests.lab up --hosts $(HOSTS) --brokers $(BROKERS) --ledger $(LEDGER) --distribution $(DISTRIBUTION) $(if $(MONITORING),--monitoring) $(if $(ARTIFACT),--artifact "$(ARTIFACT)")
 
 .PHONY: lab-down
 lab-down: $(READY) ## Remove the lab: hosts, network, images, keys and secrets
@@ -123,6 +124,10 @@ integration-long: dist/dispatch.zip
 .PHONY: scenarios
 scenarios: dist/dispatch.zip
 	for name in release repoint reboot secrets tls go; do molecule test --scenario-name $$name; done
+
+.PHONY: dashboard
+dashboard: $(READY) ## Write Grafana's dashboard out of templates/monitoring/dashboard.yml
+	python templates/monitoring/dashboard.py
 
 .PHONY: bench-consumer
 bench-consumer: $(READY) ## Dispatch beside consumers in Go, pika and aio-pika (BENCH="--rate 5000 --consumers dispatch")

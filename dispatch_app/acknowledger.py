@@ -51,6 +51,13 @@ class Acknowledger:
         """Return how many deliveries up to the tag `last` the broker still awaits an acknowledgement for."""
         return last - self._prefix.tag - (self.ahead if self._singly else 0)
 
+    def oldest(self, last: int) -> float | None:
+        """Return the time.monotonic() at which the oldest delivery that isn't done arrived; None without one."""
+        if not self.unacknowledged(last):
+            return None
+        self._forget_arrivals(self._prefix.tag + 1)
+        return self._arrivals[0][1]
+
     def arrived(self, tag: int) -> None:
         """Note that a batch of deliveries begins to arrive now, `tag` being its first."""
         self._arrivals.append((tag, time.monotonic()))
@@ -68,10 +75,14 @@ class Acknowledger:
         elif grew:
             self._channel.basic_ack(self._prefix.tag, multiple=True)
         if grew:
-            arrivals = self._arrivals
-            while len(arrivals) > 1 and arrivals[1][0] <= first:
-                arrivals.popleft()
-            self._state.ack.observe(time.monotonic() - arrivals[0][1])
+            self._forget_arrivals(first)
+            self._state.ack.observe(time.monotonic() - self._arrivals[0][1])
+
+    def _forget_arrivals(self, tag: int) -> None:
+        """Forget the batches before the one that `tag` came with."""
+        arrivals = self._arrivals
+        while len(arrivals) > 1 and arrivals[1][0] <= tag:
+            arrivals.popleft()
 
     def overtake(self) -> None:
         """Acknowledge one by one from now on, starting with those that wait behind a delivery that isn't done.

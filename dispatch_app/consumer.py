@@ -24,7 +24,7 @@ from .aside import Aside
 from .effects.port import EffectError
 from .effects.workers import Workers
 from .failures import OverflowingError
-from .health import State
+from .health import UNREADABLE, State
 from .ledgers.desk import Desk
 from .ledgers.port import AwayError, Row
 from .logs import fields, log
@@ -90,7 +90,7 @@ class Consumer:
         self._outbox.abort()
         for part in ("ledger", "outbox"):
             self._state.set(part, None)
-        self._state.in_flight = 0
+        self._state.in_flight, self._state.oldest = 0, None
 
     def drain(self, done: Callable[[], None]) -> None:
         """Stop taking deliveries, finish those at hand, then call `done`."""
@@ -221,7 +221,7 @@ class Consumer:
                     self._suspects.take(delivery[4])
                 order = parse(body, longest)
             except Exception as error:  # whatever parsing raises, this body is the cause
-                reason = getattr(error, "reason", "unreadable")
+                reason = getattr(error, "reason", UNREADABLE)
                 if spans:
                     spans.begin(delivery[0], raw, None, None)
                     spans.fail(delivery[0], reason)
@@ -351,7 +351,9 @@ class Consumer:
             self._lost(OverflowingError(self._settings.prefetch))
 
     def _count(self) -> None:
-        self._state.in_flight = 0 if self._closed else self._acknowledger.unacknowledged(self._last)
+        state, acknowledger = self._state, self._acknowledger
+        state.in_flight = 0 if self._closed else acknowledger.unacknowledged(self._last)
+        state.oldest = None if self._closed else acknowledger.oldest(self._last)
 
     def _on_trouble(self, reason: str | None) -> None:
         """Keep an order that can't be put aside from holding back all those after it, up to the prefetch limit."""

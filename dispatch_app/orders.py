@@ -30,6 +30,13 @@ class Order(NamedTuple):
     document: dict[str, Any]
 
 
+# Why a body is no order.
+REASONS = (
+    "too-large", "too-deep", "not-utf8", "not-json", "not-an-object", "duplicate-key", "no-order-id", "wrong-type",
+    "bad-order-id",
+)  # fmt: skip
+
+
 class InvalidOrderError(ValueError):
     """A body is no order; `reason` is a stable slug, and the text never quotes the body."""
 

@@ -49,7 +49,8 @@ class Service:
         self._settings, self._ledger = settings, ledger
         self._tracer = tracing.configured(settings)
         self._suspects = Suspects(directory)
-        self._state = health.State()
+        self._state = health.State(f"{settings.exchange}:{settings.routing_key}")
+        self._state.directory = directory
         if settings.event_exchange:
             self._state.backlog = ledger.backlog
         self._notifier = Notifier()
@@ -74,7 +75,9 @@ class Service:
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; return the exit code."""
         properties.install()
-        probes.serve(self._settings.http, self._state, self._ledger.size)
+        probes.serve("DISPATCH_HTTP", self._settings.http, self._state, self._ledger.size)
+        if self._settings.metrics:
+            probes.serve("DISPATCH_METRICS", self._settings.metrics, self._state, self._ledger.size)
         self._catch_signals()
         self._tick()
         self._connect()
@@ -121,6 +124,7 @@ class Service:
     def _on_open(self, conn: Any) -> None:
         log.info("connected to %s", self._settings.url(self._route.host))
         self._state.connections += 1
+        self._state.certificate_end = conn.certificate_end
         if self._settings.event_exchange:
             opening = partial(self._open, "dispatch-events")
             self._announcer = Announcer(opening, self._settings, self._route.host, conn.ioloop, self._desk, self._state)
@@ -229,8 +233,7 @@ class Service:
             status = self._state.held[0]
         else:
             status = f"consuming {self._settings.queue}"
-        if self._state.unserved:
-            status += f"; {self._state.unserved}"
+        status = "; ".join((status, *self._state.unserved.values()))
         if status != self._status and not self._stopping:
             news.append(f"STATUS={status}")
         if not news or self._notifier.send(*news):  # what could not be told is told by the next beat

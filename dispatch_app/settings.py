@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from . import database
 
-HTTP = "127.0.0.1:9672"  # where /livez, /readyz and /metrics are served by default; the roles ask there, too
+HTTP_PORT = 9672
+HTTP = f"127.0.0.1:{HTTP_PORT}"  # where the service answers by HTTP by default; the roles ask there, too
 # Octets; far more than any order has. Decoded, a body takes up to 50 times its size, and MemoryMax= is 512 MiB.
 MAX_BODY = 1 << 20
 RETRY_DELAYS = (1, 5, 30, 120, 300)  # seconds
@@ -70,6 +73,21 @@ class Otlp:
 
 
 @dataclass(frozen=True)
+class Interface:
+    """A port of whatever IPv4 address a network interface has."""
+
+    name: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"%{self.name}:{self.port}"
+
+
+if TYPE_CHECKING:
+    Place = tuple[str, int] | Interface | Path  # where HTTP is served: an address, an interface or a Unix socket
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the subcommands need to know; no repr shows the password."""
 
@@ -83,6 +101,7 @@ class Settings:
     routing_key: str
     tls: Tls | None
     http: tuple[str, int]
+    metrics: Place | None  # where HTTP is served besides, for those who ask from elsewhere
     prefetch: int  # at most this many deliveries not yet acknowledged
     max_body: int  # octets of a body; a larger one is not decoded
     hook: str | None
@@ -119,6 +138,7 @@ def load(env: Mapping[str, str]) -> Settings:
         routing_key=reader.name("AMQP_ROUTING_KEY", "orders"),
         tls=tls,
         http=reader.http(),
+        metrics=reader.metrics(),
         prefetch=reader.number("DISPATCH_PREFETCH", 4000, 1, 65535),
         max_body=reader.number("DISPATCH_MAX_BODY", MAX_BODY, 1, 8 << 20),
         hook=reader.hook(),
@@ -276,18 +296,34 @@ class _Reader:
 
     def http(self) -> tuple[str, int]:
         value = self._env.get("DISPATCH_HTTP") or HTTP
-        host, _, port = value.rpartition(":")
-        name = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*"
-        if (
-            re.fullmatch(rf"{name}|\[[0-9A-Fa-f:.]+\]", host)
-            and re.fullmatch(r"[0-9]{1,5}", port)
-            and 1 <= int(port) <= 65535
-        ):
-            return host, int(port)
+        if found := _address(value):
+            return found
         self._bad(
             "DISPATCH_HTTP", f"is {value!r}", f"set address:port, as in {HTTP}; an IPv6 address stands in brackets"
         )
         return "", 0
+
+    def metrics(self) -> Place | None:
+        value, variable = self._env.get("DISPATCH_METRICS", ""), "DISPATCH_METRICS"
+        remedy = "set an address of this host, an interface as in %eth0, or a socket as in unix:/run/dispatch/http.sock"
+        if not value:
+            return None
+        if value.startswith("unix:"):
+            path = value.removeprefix("unix:")
+            # sun_path has room for 108 octets with the one that ends it (unix(7)).
+            if re.fullmatch(r"/[!-~]+", path) and len(path) < 108:
+                return Path(path)
+        elif found := re.fullmatch(r"%([!-$&-.0-9;-~]{1,15})(?::([0-9]{1,5}))?", value):
+            port = int(found[2] or HTTP_PORT)
+            if 1 <= port <= 65535:
+                return Interface(found[1], port)
+        elif address := _address(value) or _address(f"{value}:{HTTP_PORT}"):
+            if not _is_wildcard(address[0]):
+                return address
+            self._bad(variable, f"is {value!r}, which is every address of this host", remedy)
+            return None
+        self._bad(variable, f"is {value!r}", remedy)
+        return None
 
     def hook(self) -> str | None:
         value = self._env.get("DISPATCH_HOOK") or None
@@ -355,6 +391,22 @@ class _Reader:
                           "within a value is written as %2C, a per cent sign as %25")  # fmt: skip
                 break
         return headers
+
+
+def _address(value: str) -> tuple[str, int] | None:
+    """Return the host, an IPv6 address in brackets, and the port of address:port; None where it is no such thing."""
+    host, _, port = value.rpartition(":")
+    name = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*"
+    if not re.fullmatch(rf"{name}|\[[0-9A-Fa-f:.]+\]", host) or not re.fullmatch(r"[0-9]{1,5}", port):
+        return None
+    return (host, int(port)) if 1 <= int(port) <= 65535 else None
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:  # a name
+        return False
 
 
 def _url_fault(url: str) -> str:

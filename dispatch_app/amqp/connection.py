@@ -10,6 +10,7 @@ receive buffer, in 2 µs where a delivery has arrived whole, and leaves every ot
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,12 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika ships no 
     sink: Callable[[Delivery], None] | None = None
     sink_channel = 0
     _frame_buffer: bytes
+
+    @property
+    def certificate_end(self) -> float | None:
+        """When the broker's certificate ends, in seconds since 1970; None without TLS. The connection is open."""
+        certificate: dict[str, str] = getattr(self._transport._sock, "getpeercert", dict)()
+        return ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
 
     def abort(self, error: Exception) -> None:
         """End the connection without waiting for the broker; its close callback is given `error`."""

@@ -55,7 +55,10 @@ class Workers:
         self._round = 0  # of the jobs that count; what is left of earlier ones is not tried again
         self._results: list[Result] = []
         self._closed = False
+        self._fault = f"{effect.name}-failed"
         state.effects.update({(effect.name, outcome): 0 for outcome in ("done", *effect.reasons)})
+        for counter in (state.retried, state.dead):
+            counter.update(dict.fromkeys((*effect.reasons, self._fault), 0))
         for number in range(effect.threads):
             threading.Thread(target=self._run, name=f"{effect.name}-{number}", daemon=True).start()
 
@@ -117,7 +120,7 @@ class Workers:
         except EffectError as error:
             return error
         except BaseException as error:  # a fault of ours must not end the thread, for orders would wait for ever
-            return EffectError(f"{self._effect.name}-failed", repr(error), kind=type(error).__name__)
+            return EffectError(self._fault, repr(error), kind=type(error).__name__)
         return None
 
     def _settle(self, job: Job, error: EffectError | None, begun: float, now: float) -> None:

@@ -10,39 +10,42 @@ from pathlib import Path
 
 from tests.lab import LabError, engine, image, matrix, shop
 from tests.lab.ansible import ROOT, playbook
-from tests.lab.demo import show_orders
+from tests.lab.demo import WHERE_WATCHED, show_orders
 from tests.lab.hosts import Host, Lab
 
 STATE = ROOT / ".lab"
-PAYMENT_PORT = 18080
+PAYMENT_PORT, PROMETHEUS_PORT, ALERTMANAGER_PORT = 18080, 19090, 19093
 
 
-def lab(dispatch_hosts: int, brokers: int = 1, ledger: str = "sqlite") -> Lab:
+def lab(dispatch_hosts: int, brokers: int = 1, ledger: str = "sqlite", monitoring: bool = False) -> Lab:
     """The lab of ``inventories/lab``: as many brokers and Dispatch hosts as asked for, and one host of payment.
 
-    With the ledger postgresql, the Dispatch hosts share one, in a database on a host of its own.
+    With the ledger postgresql, the Dispatch hosts share one, in a database on a host of its own. With `monitoring`,
+    another host watches them all.
     """
     broker = Host("broker", "rabbitmq", 22200, ((5672, 5672), (15672, 15672)))
     others = (Host(f"broker-{n}", "rabbitmq", 22180 + n) for n in range(2, brokers + 1))
     payment = Host("payment-1", "payment", 22199, ((8080, PAYMENT_PORT),))
     hosts = (Host(f"dispatch-{n}", "dispatch", 22200 + n) for n in range(1, dispatch_hosts + 1))
     databases = (Host("db-1", "postgresql", 22191),) if ledger == "postgresql" else ()
-    return Lab("lab", STATE, (broker, *others, *databases, *hosts, payment))
+    ports = ((9090, PROMETHEUS_PORT), (9093, ALERTMANAGER_PORT))
+    watching = (Host("monitoring-1", "monitoring", 22192, ports),) if monitoring else ()
+    return Lab("lab", STATE, (broker, *others, *databases, *hosts, payment, *watching))
 
 
-def up(dispatch_hosts: int, brokers: int, ledger: str, distribution: str, artifact: str) -> None:
+def up(wanted: Lab, distribution: str, artifact: str) -> None:
     started = time.monotonic()
     print("1/4 container engine and host image", flush=True)
     client = engine.connect(STATE)
     tag = image.ensure(client, distribution)
     print("2/4 hosts", flush=True)
-    wanted = lab(dispatch_hosts, brokers, ledger)
     others = wanted.made_of_others(client, tag)
     if others:
         raise LabError(f"{', '.join(others)} stand already, made of another image than {tag}; first `make lab-down`.")
     wanted.up(client, tag)
     shop.write_artifact(STATE / "payment.zip")
-    books = ["playbooks/payment.yml"]
+    watched = any(host.group == "monitoring" for host in wanted.hosts)
+    books = ["playbooks/payment.yml", *(["playbooks/monitoring.yml"] if watched else [])]
     if artifact:
         books += ["-e", json.dumps({"dispatch_artifact": str(Path(artifact).absolute())})]
     print("3/4 ansible-playbook -i inventories/lab playbooks/site.yml", *books, flush=True)
@@ -51,6 +54,8 @@ def up(dispatch_hosts: int, brokers: int, ledger: str, distribution: str, artifa
         raise LabError("the playbook failed; mend what it says above and run the command again")
     print("4/4 orders", flush=True)
     show_orders(client, wanted, PAYMENT_PORT, of_ours=not artifact)
+    if watched:
+        print(WHERE_WATCHED.format(prometheus=PROMETHEUS_PORT, alertmanager=ALERTMANAGER_PORT))
     if run.changed == 0:
         print("Nothing had to change: every host already is as the inventory describes it.")
     print(f"Done in {time.monotonic() - started:.0f} s.")
@@ -85,6 +90,7 @@ def main() -> int:
     boot.add_argument(
         "--ledger", choices=("sqlite", "postgresql"), default="sqlite", help="each host's own, or a shared one"
     )
+    boot.add_argument("--monitoring", action="store_true", help="one more host, which watches all others")
     boot.add_argument("--artifact", default="", metavar="PATH", help="another artifact for Dispatch")
     commands.add_parser("down", help="remove the hosts, their network, image, key and secrets")
     images = commands.add_parser("image", help="make sure of the engine and of host images, and print their tags")
@@ -94,7 +100,8 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.command == "up":
-            up(arguments.hosts, arguments.brokers, arguments.ledger, arguments.distribution, arguments.artifact)
+            wanted = lab(arguments.hosts, arguments.brokers, arguments.ledger, arguments.monitoring)
+            up(wanted, arguments.distribution, arguments.artifact)
         elif arguments.command == "down":
             down()
         elif arguments.command == "matrix":

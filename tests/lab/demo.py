@@ -24,6 +24,11 @@ Where to look next (each host is a container; ssh works, too, see inventories/la
   the broker       http://127.0.0.1:15672, user roboshop, password in {state}/amqp_password
 """
 
+WHERE_WATCHED = """  targets, rules   http://127.0.0.1:{prometheus}/targets, and /alerts
+  what rings       http://127.0.0.1:{alertmanager}
+  the dashboard    templates/monitoring/dashboard.json, for a Grafana that asks http://127.0.0.1:{prometheus}
+"""
+
 
 def show_orders(client: docker.DockerClient, lab: Lab, port: int, of_ours: bool) -> None:
     """Pay for carts at `port` of this machine, and print which host dispatched each order.

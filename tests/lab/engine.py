@@ -7,7 +7,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import docker
@@ -81,6 +83,23 @@ def install(*packages: str) -> None:
         done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode:
             raise LabError(f"`{' '.join(command)}` failed:\n{done.stdout}")
+
+
+def unpack(packages: Sequence[str], directory: Path) -> None:
+    """Unpack the first of some Debian packages that there is, which installs and starts nothing. Raises LabError."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise LabError(f"A program of the package {' or '.join(packages)} is needed; install it and run this again.")
+    directory.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["apt-get", "update", "-qq"], capture_output=True)
+    with tempfile.TemporaryDirectory() as fetched:
+        for package in packages:
+            command = ["apt-get", "download", "-qq", package]
+            done = subprocess.run(command, cwd=fetched, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for file in Path(fetched).glob("*.deb"):
+                print(f"  unpacking {package} in {directory}", flush=True)
+                subprocess.run(["dpkg-deb", "-x", file, directory], check=True)
+                return
+    raise LabError(f"`{' '.join(command)}` failed:\n{done.stdout}")
 
 
 def running() -> docker.DockerClient | None:

@@ -100,7 +100,7 @@ def dead_letters(case: Case) -> Finding | None:
         raise LookError(f"{depth.ready} wait in {name}, which this program does not fill and has no command for")
     found = (re.match(r'dispatch_orders_dead_total\{reason="(.*)"\}', key) for key in case.process.counters)
     reasons = {match[1]: case.process.counters[match[0]] for match in found if match}
-    why = ", ".join(f"{count:.0f} {reason}" for reason, count in sorted(reasons.items()))
+    why = ", ".join(f"{count:.0f} {reason}" for reason, count in sorted(reasons.items()) if count)
     seen = f"{depth.ready} in {name}" + (f"; this process put there: {why}" if why else "")
     cause = (
         "Messages that could not be dispatched wait for somebody to look at them. `dispatch dead replay` puts them "

@@ -29,10 +29,11 @@ from dispatch_app.settings import SettingsError, load  # noqa: E402 - as above
 # `_Reader.hosts` in dispatch_app/settings.py accepts the same; the zone of an IPv6 address follows a %.
 HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 HOST_AND_PORT = re.compile(r"[^:]*:[0-9]*")
-# AMQP_*, the webhook's secret, the ledger and tracing have variables of their own, and systemd sets STATE_DIRECTORY.
+# AMQP_*, the webhook's secret, metrics, the ledger and tracing have variables of their own, and systemd sets
+# STATE_DIRECTORY.
 SETTING = re.compile(
-    r"(?!AMQP_|STATE_DIRECTORY$|DISPATCH_WEBHOOK_SECRET$|DISPATCH_LEDGER(_PASSWORD|_CA)?$"
-    r"|DISPATCH_OTLP_(ENDPOINT|RATIO|HEADERS)$)[A-Z][A-Z0-9_]*"
+    r"(?!AMQP_|STATE_DIRECTORY$|DISPATCH_(WEBHOOK_SECRET|METRICS|LEDGER(_PASSWORD|_CA)?|OTLP_(ENDPOINT|RATIO|HEADERS))$)"
+    r"[A-Z][A-Z0-9_]*"
 )
 SIGNING = "DISPATCH_WEBHOOK_SECRET"
 HTTP = "127.0.0.1:9672"  # where the consumer answers unless DISPATCH_HTTP says otherwise
@@ -41,6 +42,7 @@ ORIGINAL = {
     "amqp_port": 5672, "amqp_tls": False, "amqp_vhost": "/", "amqp_exchange": "robot-shop", "amqp_queue": "orders",
     "amqp_routing_key": "orders",
 }  # fmt: skip
+RUNTIME = "/run/dispatch"  # systemd makes it for the service, where that is to listen at a socket there
 STOP_SECONDS = 20  # what it takes to stop unless DISPATCH_STOP_SECONDS says otherwise
 
 
@@ -50,7 +52,7 @@ def faults(values: Mapping[str, Any], inventory: str) -> list[str]:
     `values` has the variables' names without ``dispatch_`` as its keys, and None for a variable that is not set.
     `inventory` is the directory of the inventory, which the remedies name.
     """
-    checks = (_host, _port, _user, _password, _names, _ledger, _otlp, _environment, _hook, _seconds)
+    checks = (_host, _port, _user, _password, _names, _ledger, _otlp, _environment, _hook, _metrics, _seconds)
     return [fault for check in checks for fault in check(values, inventory)]
 
 
@@ -149,7 +151,8 @@ def _environment(values: Mapping[str, Any], _: str) -> list[str]:
     return [
         f"dispatch_environment has the setting {name}. Take a name that dispatch_app/README.md gives; for AMQP_* there "
         f"are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for DISPATCH_OTLP_* "
-        f"dispatch_otlp_*, for the webhook's secret dispatch_webhook_secret, and STATE_DIRECTORY is systemd's."
+        f"dispatch_otlp_*, for the webhook's secret dispatch_webhook_secret, for DISPATCH_METRICS dispatch_metrics, and "
+        f"STATE_DIRECTORY is systemd's."
         f"{_closest(str(name), asked)}"
         for name in environment
         if not SETTING.fullmatch(str(name)) or (str(name).startswith("DISPATCH_") and name not in asked)
@@ -206,6 +209,14 @@ def _hook(values: Mapping[str, Any], _: str) -> list[str]:
             ]
     _asked, problems = _consumer_s_word({"DISPATCH_HOOK": values["hook"]}, "")
     return [f"dispatch_hook{problem.removeprefix('DISPATCH_HOOK')}." for problem in problems]
+
+
+def _metrics(values: Mapping[str, Any], _: str) -> list[str]:
+    metrics = str(values["metrics"])
+    _asked, problems = _consumer_s_word({"DISPATCH_METRICS": metrics}, "")
+    if not problems and metrics.startswith("unix:") and not metrics.startswith(f"unix:{RUNTIME}/"):
+        problems = [f"DISPATCH_METRICS is {metrics!r}, where the service can't write; set a path in {RUNTIME}"]
+    return [f"dispatch_metrics{problem.removeprefix('DISPATCH_METRICS')}." for problem in problems]
 
 
 def _seconds(values: Mapping[str, Any], _: str) -> list[str]:
@@ -266,6 +277,17 @@ def settings(further: object, fixed: Mapping[str, Any]) -> dict[str, Any]:
     return {**(further if isinstance(further, Mapping) else {}), **wanted}
 
 
+def directives(given: object, hook: object, metrics: object) -> object:
+    """The directives that replace those of the sandbox, or add to them: those given, and what is needed."""
+    if not isinstance(given, Mapping):
+        return given
+    # Where a hook's process takes too much memory, the kernel ends that one alone, and the service goes on.
+    needed = {"OOMPolicy": "continue"} if hook else {}
+    if str(metrics).startswith(f"unix:{RUNTIME}/"):
+        needed["RuntimeDirectory"] = Path(RUNTIME).name
+    return {**needed, **given}
+
+
 def ready_url(environment: object) -> str:
     """The URL at which the consumer says whether it is ready, as its further settings make it."""
     # A wildcard address means every interface and can't be connected to; loopback is one of the interfaces.
@@ -292,6 +314,7 @@ class FilterModule:
             "dispatch_faults": faults,
             "dispatch_original_faults": original_faults,
             "dispatch_settings": settings,
+            "dispatch_directives": directives,
             "dispatch_ready_url": ready_url,
             "dispatch_stop_seconds": stop_seconds,
         }

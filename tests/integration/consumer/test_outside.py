@@ -47,7 +47,7 @@ def test_metrics_are_prometheus_text_and_count_what_happened(broker: Broker, ser
     assert samples["dispatch_connections_total", None] == 1
     assert samples["dispatch_ready", None] == 1
     assert samples["dispatch_ledger_bytes", None] > 0
-    assert families["dispatch_build_info"].samples[0].labels.keys() == {"version", "python"}
+    assert families["dispatch_build_info"].samples[0].labels.keys() == {"version", "python", "release"}
     assert {family.type for family in families.values()} == {"counter", "gauge", "histogram"}
 
 

@@ -1,5 +1,8 @@
 """What is done is acknowledged once, in whatever order it comes and whatever trouble there is meanwhile."""
 
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,5 +56,20 @@ def test_the_broker_awaits_what_is_counted_as_unacknowledged(order: list[int], s
         done |= set(order[start : start + size])
         assert acknowledger.unacknowledged(len(order)) == len(channel.outstanding)
         assert channel.outstanding >= set(order) - done  # nothing is acknowledged before it is done
+        assert (acknowledger.oldest(len(order)) is None) == (not channel.outstanding)
     assert channel.outstanding == set()
     assert acknowledger.ahead == 0
+
+
+def test_the_oldest_order_at_hand_is_as_old_as_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    acknowledger = Acknowledger(Channel(6), State())
+    for tag, now in ((1, 10.0), (3, 20.0), (5, 30.0)):
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        acknowledger.arrived(tag)
+    assert acknowledger.oldest(6) == 10.0
+    acknowledger.acknowledge([1, 2])
+    assert acknowledger.oldest(6) == 20.0
+    acknowledger.acknowledge([4, 5, 6])  # the third keeps its place
+    assert acknowledger.oldest(6) == 20.0
+    acknowledger.acknowledge([3])
+    assert acknowledger.oldest(6) is None

@@ -265,7 +265,7 @@ def test_a_bad_order_is_acknowledged_only_when_its_copy_is_confirmed(bench: Benc
     assert bench.broker.acks == [1]  # up to the hole
     bench.confirm(1)
     assert bench.broker.acks == [1, 3]
-    assert bench.state.dead == {"not-json": 1}
+    assert +bench.state.dead == {"not-json": 1}
 
 
 def test_an_order_that_is_too_large_is_a_dead_letter_and_its_siblings_go_on(bench: Bench) -> None:
@@ -275,7 +275,7 @@ def test_an_order_that_is_too_large_is_a_dead_letter_and_its_siblings_go_on(benc
     bench.broker.fire()
     assert bench.aside.published == ["orders.dead"]
     bench.confirm(1)
-    assert (bench.recorded(), bench.state.dead, bench.broker.acks) == (["b"], {"too-large": 1}, [2])
+    assert (bench.recorded(), +bench.state.dead, bench.broker.acks) == (["b"], {"too-large": 1}, [2])
 
 
 def test_a_copy_the_broker_refuses_is_sent_again_not_acknowledged(bench: Bench) -> None:

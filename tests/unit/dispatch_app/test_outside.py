@@ -1,6 +1,5 @@
 """What others see: systemd's messages, probes, metrics, and failures in plain words."""
 
-import re
 import socket
 import ssl
 import threading
@@ -10,13 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from pika import exceptions
 from pika.adapters.utils import connection_workflow as workflow
 
 from dispatch_app import failures, health, probes, topology
 from dispatch_app.amqp.connection import parameters
-from dispatch_app.ledgers.port import Backlog
 from dispatch_app.settings import RETRY_DELAYS, load
 from dispatch_app.systemd import Notifier
 
@@ -165,17 +162,3 @@ def test_the_order_queue_has_no_arguments_and_retries_lead_back_to_it() -> None:
         assert arguments["x-dead-letter-routing-key"] == "paid"
     delays = [arguments["x-message-ttl"] for arguments in queues.values() if arguments]
     assert delays == sorted(set(delays))
-
-
-def test_the_readme_s_alerts_ask_for_metrics_there_are() -> None:
-    readme = Path(health.__file__).with_name("README.md").read_text()
-    (rules,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
-    asked = set(
-        re.findall(r"\b(dispatch_\w+)", " ".join(rule["expr"] for rule in yaml.safe_load(rules)["groups"][0]["rules"]))
-    )
-    state = health.State()
-    state.dead["not-json"] = state.retried["hook-failed"] = 1
-    state.backlog = lambda: Backlog(1, 2.0)
-    there = set(re.findall(r"^(dispatch_\w+)", health.exposition(state, 1).decode(), re.MULTILINE))
-    assert asked
-    assert asked <= there

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from dispatch_app import health, probes
 from dispatch_app.amqp import connection
 from dispatch_app.amqp.resolver import Services
 from dispatch_app.failures import explain
-from dispatch_app.settings import load
+from dispatch_app.settings import Interface, load
 
 
 @pytest.fixture
@@ -55,21 +56,22 @@ def test_a_port_taken_for_a_moment_is_served_once_it_is_free(
     state = health.State()
     port = held.getsockname()[1]
     with caplog.at_level("INFO", "dispatch"):
-        probes.serve(("127.0.0.1", port), state, lambda: 1)
+        probes.serve("DISPATCH_HTTP", ("127.0.0.1", port), state, lambda: 1)
         await_(lambda: state.unserved)
-        assert state.unserved == f"DISPATCH_HTTP 127.0.0.1:{port} can't be used (Address already in use)"
+        trouble = f"DISPATCH_HTTP 127.0.0.1:{port} can't be used (Address already in use)"
+        assert state.unserved == {"DISPATCH_HTTP": trouble}
         held.close()
         await_(lambda: answer(port, "/livez"))
-    assert state.unserved is None
+    assert state.unserved == {}
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "not-there.invalid"])
 def test_an_address_or_name_that_is_not_there_yet_is_told_and_tried_again(host: str) -> None:
     state = health.State()
-    probes.serve((host, 9672), state, lambda: 1)
+    probes.serve("DISPATCH_HTTP", (host, 9672), state, lambda: 1)
     await_(lambda: state.unserved, 60)
-    assert str(state.unserved).startswith(f"DISPATCH_HTTP {host}:9672 can't be used (")
+    assert state.unserved["DISPATCH_HTTP"].startswith(f"DISPATCH_HTTP {host}:9672 can't be used (")
 
 
 def test_dispatch_runs_while_its_port_is_taken(held: socket.socket, tmp_path: Path) -> None:
@@ -116,6 +118,34 @@ def test_a_server_listens_on_ipv6_and_asks_no_resolver_for_this_hosts_name(monke
         assert made.socket.family == socket.AF_INET6
 
 
+def test_metrics_are_served_at_an_interface_s_address_or_a_socket_for_a_proxy(tmp_path: Path) -> None:
+    with probes.Server(Interface("lo", 0), health.State(), lambda: 1) as made:
+        assert made.server_address[0] == "127.0.0.1"
+    with pytest.raises(OSError, match="No such device"):
+        probes.Server(Interface("not-there0", 9672), health.State(), lambda: 1)
+    path = tmp_path / "http.sock"
+    for _ in range(2):  # the second finds the socket that the first has left
+        made = probes.Server(path, health.State(), lambda: 1)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        thread = threading.Thread(target=made.handle_request)
+        thread.start()
+        with closing(http.client.HTTPConnection("proxy")) as client:
+            client.sock = socket.socket(socket.AF_UNIX)
+            client.sock.connect(str(path))
+            client.request("GET", "/metrics")
+            assert b"dispatch_ready" in client.getresponse().read()
+        thread.join()
+        made.server_close()
+
+
+def test_a_file_in_the_place_of_the_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    path.write_text("orders")
+    with pytest.raises(OSError, match="Address already in use"):
+        probes.Server(path, health.State(), lambda: 1)
+    assert path.read_text() == "orders"
+
+
 def test_head_and_queries_are_answered_as_monitors_ask(server: int) -> None:
     assert answer(server, "/livez", "HEAD") == (200, b"")
     status, body = answer(server, "/metrics?format=prometheus") or (0, b"")
@@ -137,7 +167,7 @@ def test_what_would_change_something_is_refused_with_what_is_allowed(server: int
         assert (reply.status, reply.getheader("Allow"), reply.read()) == (405, "GET, HEAD", b"only GET and HEAD\n")
 
 
-@pytest.mark.parametrize("path", ["/", "/readyz/", "/metric", "/?/readyz"])
+@pytest.mark.parametrize("path", ["/index.html", "/readyz/", "/metric"])
 def test_an_unknown_path_is_not_found(server: int, path: str) -> None:
     assert (answer(server, path) or (0,))[0] == 404
     assert answer(server, path, "HEAD") == (404, b"")

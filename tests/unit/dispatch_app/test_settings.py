@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dispatch_app import topology
-from dispatch_app.settings import SettingsError, ledger, load, state_directory
+from dispatch_app.settings import Interface, SettingsError, ledger, load, state_directory
 
 GOOD = {"AMQP_HOST": "10.0.0.5", "AMQP_PASS": "s3cret-word"}
 
@@ -315,3 +315,32 @@ def test_a_ledger_that_can_not_be_is_refused_by_name(wrong: dict[str, str], prob
         load({**SHARED, **wrong})
     assert [one.startswith(problem) for one in caught.value.problems] == [True]
     assert "u-p" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("", None),
+        ("10.0.2.11", ("10.0.2.11", 9672)),
+        ("dispatch-1:9700", ("dispatch-1", 9700)),
+        ("[fd00::1]", ("[fd00::1]", 9672)),
+        ("[fd00::1]:80", ("[fd00::1]", 80)),
+        ("%eth0", Interface("eth0", 9672)),
+        ("%bond0.12:9700", Interface("bond0.12", 9700)),
+        ("unix:/run/dispatch/http.sock", Path("/run/dispatch/http.sock")),
+    ],
+)
+def test_metrics_are_served_at_an_address_an_interface_or_a_socket(value: str, place: object) -> None:
+    assert load({**GOOD, "DISPATCH_METRICS": value}).metrics == place
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["0.0.0.0:9672", "[::]", "[::0]:9672", "10.0.2.11:0", "%", "%eth0:70000", "%a/b", "%" + "e" * 16,
+     "unix:", "unix:run/http.sock", "unix:/" + "x" * 107, "http://10.0.2.11", "10.0.2.11/24", "a b"],
+)  # fmt: skip
+def test_metrics_are_served_nowhere_else(value: str) -> None:
+    (problem,) = problems(DISPATCH_METRICS=value)
+    assert problem.startswith(f"DISPATCH_METRICS is {value!r}")
+    assert "set an address of this host" in problem
+    assert ("every address" in problem) == (value.startswith("0.") or "::" in value)

@@ -61,7 +61,7 @@ def test_the_order_all_deaths_were_over_is_put_aside_and_the_others_go_on(tmp_pa
     assert bench.aside.published == ["orders.dead"]
     bench.confirm(1)
     assert bench.broker.acks[-1] == 3
-    assert bench.state.dead == {REASON: 1}
+    assert +bench.state.dead == {REASON: 1}
     bench.ledger.close()
     assert live(path, deliver(("bomb", 1))) == KILLED  # replayed, it begins anew
 
@@ -74,7 +74,7 @@ def test_orders_delivered_again_without_a_death_are_never_put_aside(tmp_path: Pa
     for number in range(DEATHS + 2):  # the broker restarts, this process lives on
         bench.deliver(number + 1, "a", redelivered=1)
         bench.broker.fire()
-    assert (bench.recorded(), bench.state.dead, hasattr(bench, "aside")) == (["a", "b"], {}, False)
+    assert (bench.recorded(), +bench.state.dead, hasattr(bench, "aside")) == (["a", "b"], {}, False)
     assert not (tmp_path / "deaths.json").exists()
     bench.ledger.close()
 

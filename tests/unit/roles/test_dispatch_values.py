@@ -29,12 +29,13 @@ GOOD: dict[str, Any] = {
     "otlp_ratio": 1,
     "environment": {},
     "hook": "",
+    "metrics": "",
     "drain_seconds": 300,
 }
 # Settings that have variables of the role's own, which dispatch_environment can't set.
 OF_THEIR_OWN = (
     "dispatch_ledger", "dispatch_ledger_password", "dispatch_ledger_ca", "dispatch_webhook_secret",
-    "dispatch_otlp_endpoint", "dispatch_otlp_ratio", "dispatch_otlp_headers",
+    "dispatch_otlp_endpoint", "dispatch_otlp_ratio", "dispatch_otlp_headers", "dispatch_metrics",
 )  # fmt: skip
 COLLECTOR = {"otlp_endpoint": "https://collector:4318", "otlp_headers": "api-key=not-to-be-seen"}
 LEDGER = {"ledger": "postgresql://dispatch@db-1,db-2:5433/dispatch", "ledger_password": "not-to-be-seen"}
@@ -53,6 +54,8 @@ def test_good_values_are_accepted() -> None:
     assert faults(ledger="postgresql://roboshop@%2Frun%2Fpostgresql/dispatch") == []
     assert faults(**COLLECTOR) == []
     assert faults(otlp_endpoint="http://collector:4318", otlp_ratio=0.001, otlp_headers=None) == []
+    assert faults(metrics="10.0.2.11") == faults(metrics="%eth0:9700") == []
+    assert faults(metrics="unix:/run/dispatch/http.sock") == []
     assert faults(amqp_port="5671", drain_seconds="1", environment={"DISPATCH_RETENTION_DAYS": 90}) == []
 
 
@@ -162,7 +165,8 @@ def test_the_original_program_s_settings_are_checked_by_our_artifact(tmp_path: P
             {"environment": {"DISPATCH_RETRY_DELAY": 1}},
             "dispatch_environment has the setting DISPATCH_RETRY_DELAY. Take a name that dispatch_app/README.md gives; "
             "for AMQP_* there are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for "
-            "DISPATCH_OTLP_* dispatch_otlp_*, for the webhook's secret dispatch_webhook_secret, and STATE_DIRECTORY is "
+            "DISPATCH_OTLP_* dispatch_otlp_*, for the webhook's secret dispatch_webhook_secret, for DISPATCH_METRICS "
+            "dispatch_metrics, and STATE_DIRECTORY is "
             "systemd's. The closest such name is "
             "DISPATCH_RETRY_DELAYS.",
         ),
@@ -171,6 +175,15 @@ def test_the_original_program_s_settings_are_checked_by_our_artifact(tmp_path: P
             "dispatch_environment.DISPATCH_RETRY_DELAYS is '0'; set one to",
         ),
         ({"hook": "shop"}, "dispatch_hook is 'shop'; set module:function"),
+        (
+            {"metrics": "0.0.0.0:9672"},
+            "dispatch_metrics is '0.0.0.0:9672', which is every address of this host; set an",
+        ),
+        (
+            {"metrics": "unix:/tmp/x"},
+            "dispatch_metrics is 'unix:/tmp/x', where the service can't write; set a path in /run",
+        ),
+        ({"metrics": "http://x"}, "dispatch_metrics is 'http://x'; set an address of this host"),
         (
             {"hook": "shop:hook", "environment": {"DISPATCH_HOOK": "a:b"}},
             "dispatch_hook is set, and dispatch_environment",
@@ -306,3 +319,11 @@ def test_what_the_consumer_does_by_default_is_known() -> None:
     defaults = settings.load({"AMQP_HOST": "rabbit", "AMQP_PASS": "x"})
     assert dispatch_values.ready_url({}) == "http://{}:{}/readyz".format(*defaults.http)
     assert dispatch_values.stop_seconds({}) == defaults.stop_seconds + 10
+
+
+def test_the_unit_gets_what_a_hook_and_a_socket_need_and_the_inventory_has_the_last_word() -> None:
+    assert dispatch_values.directives({}, "", "10.0.2.11") == {}
+    needed = {"OOMPolicy": "continue", "RuntimeDirectory": "dispatch"}
+    assert dispatch_values.directives({}, "shop:ship", "unix:/run/dispatch/http.sock") == needed
+    assert dispatch_values.directives({"OOMPolicy": "stop"}, "shop:ship", "") == {"OOMPolicy": "stop"}
+    assert dispatch_values.directives("no dictionary", "shop:ship", "") == "no dictionary"

@@ -34,6 +34,7 @@ def test_the_roles_are_the_runbook_s_steps() -> None:
         "app_service",
         "dispatch",
         "go_runtime",
+        "monitoring",
         "payment",
         "postgresql",
         "python_runtime",

@@ -15,7 +15,7 @@ LIBRARY = {file.stem: file.read_text() for file in ROOT.glob("roles/*/library/*.
 # What a task says of a secret: the variables that hold one, alone or among others, and the key beside a certificate.
 SECRET = re.compile(
     r"dispatch_amqp_password|payment_amqp_password|rabbitmq_password|__rabbitmq_services|__rabbitmq_cookie|dispatch_amqp_tls_key|app_service_wanted|app_release_index_url"
-    r"|dispatch_ledger_password|postgresql_password|postgresql_replication_password"
+    r"|monitoring_secrets|dispatch_ledger_password|postgresql_password|postgresql_replication_password"
     r"|lookup\(.*'\.key'"
 )
 # Modules of collections that mask an option.
