@@ -50,6 +50,7 @@ class State:
         self.announced = 0
         self.event_obstacle: str | None = None  # one of outbox.OBSTACLES, while orders can't be announced for it
         self.backlog: Callable[[], Backlog] | None = None  # where orders are announced
+        self.last_backup: Callable[[], float] = float  # seconds since 1970; 0.0 where there is none
         self.retried: Counter[str] = Counter()
         self.dead: Counter[str] = Counter()
         self.effects: Counter[tuple[str, str]] = Counter()  # by effect and outcome; empty where there is no effect
@@ -121,6 +122,8 @@ def exposition(state: State, ledger_bytes: int) -> bytes:
             yield counter("connection_losses", "Connections lost or refused", state.losses)
             yield gauge("ready", "1 while consuming", not state.reasons)
             yield gauge("ledger_bytes", "Ledger and its log on disk", ledger_bytes)
+            text = "When the ledger's last backup was taken, in seconds since 1970; 0 where there is none"
+            yield gauge("backup_last_success_timestamp_seconds", text, state.last_backup())
             if state.backlog:
                 yield from events(state.backlog)
             build = {"version": __version__, "python": platform.python_version()}
