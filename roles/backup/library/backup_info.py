@@ -48,7 +48,7 @@ manifest:
 from pathlib import Path
 
 from ansible.module_utils.backup_archive import DamagedError, verified
-from ansible.module_utils.backup_store import find
+from ansible.module_utils.backup_keeping import find
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.server_files import RefusedError
 

@@ -45,7 +45,7 @@ removed:
 from pathlib import Path
 
 from ansible.module_utils.backup_archive import DamagedError
-from ansible.module_utils.backup_store import store
+from ansible.module_utils.backup_keeping import store
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.server_files import RefusedError
 

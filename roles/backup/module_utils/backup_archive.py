@@ -6,6 +6,7 @@ of the others; so what a disk or a network has damaged is told from what was sav
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -128,7 +129,7 @@ def text(archive: Path, name: str) -> str:
 def _read(archive: Path, copies: Mapping[str, BinaryIO]) -> dict[str, Any]:
     """Read an archive to its end; members go to `copies`, too, by their names. Return the manifest."""
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as packed, tarfile.open(fileobj=packed, mode="r:") as tar:
             manifest = _manifest(archive, tar)
             found = {}
             while member := tar.next():
@@ -137,6 +138,8 @@ def _read(archive: Path, copies: Mapping[str, BinaryIO]) -> dict[str, Any]:
                     raise _damaged(archive, f"{member.name} is no file")
                 octets, digest = _digest(content, copies.get(member.name))  # type: ignore[arg-type]
                 found[member.name] = {"octets": octets, "sha256": digest}
+            while packed.read(_CHUNK):  # to its end, where gzip's own checksum stands
+                pass
     except (tarfile.TarError, zlib.error, EOFError, ValueError) as error:
         raise _damaged(archive, str(error)) from error
     except OSError as error:
