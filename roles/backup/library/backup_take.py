@@ -142,7 +142,8 @@ class Taking:
         """The user whose program writes the ledger's copy: Dispatch's own or PostgreSQL's."""
         if "postgresql" in parts and backup_database.Server(self._run).takes_writes:
             return user_of(backup_database.USER), group_of(backup_database.USER)
-        return backup_ledger.owner(backup_ledger.STATE)
+        found: tuple[int, int] = backup_ledger.owner(backup_ledger.STATE)
+        return found
 
     def _dispatch(self, place: Path) -> None:
         self._facts["dispatch"] = backup_ledger.facts()

@@ -145,7 +145,7 @@ class Restoration:
 
     def _keep(self) -> Path:
         """Keep the ledger as it is in a file of the server's own; return its path."""
-        path = self._server.cluster.data.parent / f"dispatch-before-{moment_name(time.time())}.dump"
+        path: Path = self._server.cluster.data.parent / f"dispatch-before-{moment_name(time.time())}.dump"
         path.touch(0o600, exist_ok=False)  # pg_dump itself would have everybody read it
         os.chown(path, user_of(USER), group_of(USER))
         self._server.dump(self._database, path)

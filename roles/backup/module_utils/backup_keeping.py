@@ -31,7 +31,7 @@ def find(directory: Path, host: str, moment: str = "") -> Path:
 
     Raises RefusedError, which tells what there is instead.
     """
-    found = kept(directory / host)
+    found: list[Path] = kept(directory / host)
     if not found:
         others = sorted(path.name for path in directory.glob("*") if kept(path))
         there = f"it has backups of {', '.join(others)}" if others else "it has none at all"
