@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pika.adapters.select_connection import IOLoop
 
-from . import health, probes, tracing
+from . import backupmark, health, probes, tracing
 from .amqp import properties
 from .amqp.connection import Connection, parameters
 from .amqp.resolver import Services
@@ -51,6 +51,7 @@ class Service:
         self._suspects = Suspects(directory)
         self._state = health.State(f"{settings.exchange}:{settings.routing_key}")
         self._state.directory = directory
+        self._state.last_backup = partial(backupmark.last_success, directory)
         if settings.event_exchange:
             self._state.backlog = ledger.backlog
         self._notifier = Notifier()
