@@ -24,6 +24,7 @@ from time import time
 
 import pika
 import pytest
+from pika import exceptions
 
 from tests.integration.conftest import until
 from tests.integration.shop import Payment, Shop, booted
@@ -78,9 +79,10 @@ class Scene(Shop):
         until(lambda: confirmed() >= enough, 120)
 
     def await_ready(self) -> None:
-        """Wait until every host consumes and can record, and so does its control."""
+        """Wait until every host says that it consumes and can record, its control, too, and the brokers say the same."""
         for name in HOSTS:
             until(lambda name=name: execute(self.host(name), "sh", "-c", READY)[0] == 0, 120)  # type: ignore[misc]
+        until(lambda: self.consumers() == len(HOSTS), 120)
 
     def await_paused(self, *names: str) -> None:
         """Wait until brokers that see no majority of the nodes have closed their ports."""
@@ -105,9 +107,14 @@ class Scene(Shop):
             yield connection.channel()
 
     def consumers(self) -> int:
-        """How many hosts the brokers deliver orders to."""
-        with self.channel() as channel:
+        """How many hosts the brokers deliver orders to, -1 where they do not answer."""
+        with contextlib.suppress(exceptions.AMQPError), self.channel() as channel:
             return int(channel.queue_declare("orders", passive=True).method.consumer_count)
+        return -1
+
+    def await_dropped(self) -> None:
+        """Wait until the brokers have given one host up."""
+        until(lambda: self.consumers() == len(HOSTS) - 1, 60)
 
     def drained(self) -> bool:
         rows = self.ctl("list_queues", "name", "messages")
@@ -147,7 +154,7 @@ def a_host_is_frozen(scene: Scene) -> None:
     container = scene.host(scene.random.choice(HOSTS))
     container.pause()
     # What it has been sent goes to others, while it still has it in its buffers.
-    until(lambda: scene.consumers() < len(HOSTS), 60)
+    scene.await_dropped()
     scene.progress()
     container.unpause()
 
@@ -155,7 +162,7 @@ def a_host_is_frozen(scene: Scene) -> None:
 def a_host_is_cut_off(scene: Scene) -> None:
     name = scene.random.choice(HOSTS)
     scene.lab.cut_off(scene.client, name)
-    until(lambda: scene.consumers() < len(HOSTS), 60)
+    scene.await_dropped()
     scene.progress()
     scene.lab.reconnect(scene.client, name)
 
