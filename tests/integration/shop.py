@@ -125,7 +125,8 @@ class Shop:
     def await_whole(self) -> None:
         """Wait until all brokers see each other."""
         brokers = self.named("rabbitmq")
-        until(lambda: all(len(self.up(name)) == len(brokers) for name in brokers), 120)
+        for name in brokers:
+            until(lambda name=name: len(self.up(name)) == len(brokers), 180)  # type: ignore[misc]
 
 
 @contextlib.contextmanager
