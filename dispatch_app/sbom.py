@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import quote
 
 NAME = "sbom.cdx.json"  # at the artifact's root; beside the artifact, it is the artifact's name with .cdx.json
-# By the artifact's directories: whether their wheels are part of what runs, run only where they are asked for, or merely
-# install it.
+# By the artifact's directories: whether their wheels are part of what runs, run where they are asked for, or merely install
+# it.
 SCOPES = {"wheels": "required", "tracing": "optional", "installer": "excluded"}
 
 
@@ -28,7 +28,7 @@ def document(version: str, commit: str, wheels: Mapping[str, list[Path]], shop: 
     `commit` is that of the sources, "" where it is not known.
     """
     own = _purl("roboshop-dispatch", version)
-    found = []
+    found: list[dict[str, Any]] = []
     for directory in (name for name in SCOPES if name in wheels):
         known = {component["bom-ref"] for component in found}
         some = (_component(wheel, SCOPES[directory]) for wheel in wheels[directory])

@@ -151,8 +151,8 @@ def _environment(values: Mapping[str, Any], _: str) -> list[str]:
     return [
         f"dispatch_environment has the setting {name}. Take a name that dispatch_app/README.md gives; for AMQP_* there "
         f"are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for DISPATCH_OTLP_* "
-        f"dispatch_otlp_*, for the webhook's secret dispatch_webhook_secret, for DISPATCH_METRICS dispatch_metrics, and "
-        f"STATE_DIRECTORY is systemd's."
+        f"dispatch_otlp_*, for the webhook's secret dispatch_webhook_secret, for DISPATCH_METRICS dispatch_metrics, "
+        f"and STATE_DIRECTORY is systemd's."
         f"{_closest(str(name), asked)}"
         for name in environment
         if not SETTING.fullmatch(str(name)) or (str(name).startswith("DISPATCH_") and name not in asked)

@@ -166,9 +166,7 @@ def test_the_original_program_s_settings_are_checked_by_our_artifact(tmp_path: P
             "dispatch_environment has the setting DISPATCH_RETRY_DELAY. Take a name that dispatch_app/README.md gives; "
             "for AMQP_* there are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for "
             "DISPATCH_OTLP_* dispatch_otlp_*, for the webhook's secret dispatch_webhook_secret, for DISPATCH_METRICS "
-            "dispatch_metrics, and STATE_DIRECTORY is "
-            "systemd's. The closest such name is "
-            "DISPATCH_RETRY_DELAYS.",
+            "dispatch_metrics, and STATE_DIRECTORY is systemd's. The closest such name is DISPATCH_RETRY_DELAYS.",
         ),
         (
             {"environment": {"DISPATCH_RETRY_DELAYS": "0"}},
