@@ -33,6 +33,31 @@ DISPATCH = "cluster-dispatch"
 PORTS = (22771, 22772, 22773)
 OWN = ("orders", "orders.dead", "orders.retry.1s", "orders.retry.5s", "orders.retry.30s", "orders.retry.120s",
        "orders.retry.300s")  # fmt: skip
+# A release that is not to be reached from the distribution's, and what is said of it.
+FAR, FAR_REFUSED = {
+    "debian12": ("3.12.0-1", "RabbitMQ gets there in steps alone: 3.11.x, then 3.12.x"),
+    "debian13": ("3.13.7-1", "RabbitMQ supports no way back"),
+}.get(DISTRIBUTION, ("9.1.0-1", "no supported upgrade"))
+INSTALLED = "dpkg-query --show --showformat='${Version}' rabbitmq-server"
+# Makes a package of the distribution's own with another version, and a source of it and of one that is not there.
+PACKAGE = """set -e
+mkdir -p /srv/packages && cd /srv/packages
+if [ ! -e newer.deb ]; then
+  apt-get --quiet update && apt-get --quiet download rabbitmq-server
+  dpkg-deb --raw-extract rabbitmq-server_*.deb unpacked
+  sed -i 's/^Version: .*/Version: NEWER/' unpacked/DEBIAN/control
+  dpkg-deb -Znone --build unpacked newer.deb
+  rm -r unpacked
+fi
+for version in NEWER FAR; do
+  dpkg-deb --field newer.deb | sed "s/^Version: .*/Version: $version/"
+  echo "Filename: ./newer.deb"
+  echo "Size: $(stat -c %s newer.deb)"
+  echo "SHA256: $(sha256sum newer.deb | cut -d' ' -f1)"
+  echo
+done > Packages
+echo 'deb [trusted=yes] file:/srv/packages ./' > /etc/apt/sources.list.d/packages.list
+"""
 _REMARKS: list[str] = []
 
 
@@ -239,21 +264,9 @@ def test_a_broker_is_killed(cluster: Cluster) -> None:
 
 
 def test_a_change_of_configuration_goes_over_the_nodes_one_at_a_time(cluster: Cluster) -> None:
-    fewest, ends = [len(NODES)], threading.Event()
-
-    def watch() -> None:
-        while not ends.is_set():
-            sizes = [len(cluster.up(name)) for name in NODES]
-            # A node that is down tells nothing, and the others see one less.
-            fewest.append(max(sizes))
-
-    watcher = threading.Thread(target=watch)
     more = ["rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_top"]
-    with cluster.reckoned("a change of configuration over all nodes"):
-        watcher.start()
+    with cluster.reckoned("a change of configuration over all nodes"), watched(cluster) as fewest:
         run = cluster.provision(rabbitmq_plugins=more)
-        ends.set()
-        watcher.join(60)
     assert [run.recap[name]["changed"] for name in NODES] == [1, 1, 1], run.output
     assert min(fewest) == len(NODES) - 1
     assert cluster.provision(rabbitmq_plugins=more).changed == 0
@@ -351,6 +364,98 @@ def test_a_migration_that_dispatch_does_not_follow_is_undone(cluster: Cluster) -
     run = cluster.playbook("quorum")
     assert run.code == 0, run.output
     assert cluster.types() == dict.fromkeys(OWN, "quorum")
+
+
+def test_a_version_that_can_t_be_had_or_reached_is_refused_before_anything_changes(cluster: Cluster) -> None:
+    processes = [cluster.run(name, "systemctl show -P MainPID rabbitmq-server") for name in NODES]
+    installed = offer(cluster, FAR)
+    run = cluster.playbook("rabbitmq", rabbitmq_version="9.9.9")
+    assert run.code != 0
+    said = " ".join(run.output.split())
+    assert "rabbitmq_version is 9.9.9, which this host's package sources do not have. They have" in said
+    assert f"{installed}." in said
+    run = cluster.playbook("rabbitmq", rabbitmq_version=FAR)
+    assert run.code != 0
+    assert FAR_REFUSED in " ".join(run.output.split())
+    assert run.changed == 0
+    assert processes == [cluster.run(name, "systemctl show -P MainPID rabbitmq-server") for name in NODES]
+
+
+def test_an_upgrade_goes_over_the_nodes_one_at_a_time(cluster: Cluster) -> None:
+    newer = offer(cluster, "")
+    with cluster.reckoned("an upgrade over all nodes"), watched(cluster) as fewest:
+        run = cluster.provision(rabbitmq_version=newer)
+    assert min(fewest) == len(NODES) - 1
+    for name in NODES:
+        assert cluster.run(name, INSTALLED) == newer
+        assert run.recap[name]["changed"] > 0
+    flags = cluster.ctl("list_feature_flags", "name", "state", "stability")
+    assert {flag["state"] for flag in flags if flag["stability"] == "stable"} == {"enabled"}
+    # Whoever else upgrades packages leaves it as it is.
+    assert f"Candidate: {newer}" in cluster.run(NODES[0], "apt-cache policy rabbitmq-server")
+    assert cluster.provision(rabbitmq_version=newer).changed == 0
+    cluster.provision()
+    assert cluster.run(NODES[0], INSTALLED) == newer
+
+
+def test_nodes_speak_tls_to_each_other_once_all_of_them_were_stopped_together(cluster: Cluster) -> None:
+    run = cluster.playbook("rabbitmq", rabbitmq_cluster_tls=True)
+    assert run.code != 0
+    assert "run playbooks/restart_brokers.yml, which stops all of them together" in " ".join(run.output.split())
+    assert run.changed == 0
+    for tls in (True, False):
+        with cluster.reckoned(f"TLS between the nodes turned {'on' if tls else 'off'}"):
+            run = cluster.playbook("restart_brokers", rabbitmq_cluster_tls=tls)
+            assert run.code == 0, run.output
+            cluster.await_whole()
+        told = (
+            "openssl s_client -cert broker.pem -key broker.key -CAfile ca.pem -verify_hostname {1} -connect {1}:25672"
+        )
+        for name in NODES:
+            spoken = cluster.run(name, "rabbitmqctl eval 'init:get_argument(proto_dist).'")
+            assert spoken == ('{ok,[["inet_tls"]]}' if tls else "error")
+            said = cluster.run(NODES[0], f"cd /etc/rabbitmq/tls && {told.replace('{1}', name)} </dev/null 2>&1 || true")
+            assert ("Verify return code: 0 (ok)" in said and "Cipher is (NONE)" not in said) == tls, said
+        for book in ("restart_brokers", "rabbitmq"):
+            run = cluster.playbook(book, rabbitmq_cluster_tls=tls)
+            assert (run.code, run.changed) == (0, 0), run.output
+        if tls:
+            # One node at a time, as ever: they find each other again, and so do the tools.
+            more = ["rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_top"]
+            cluster.provision(rabbitmq_cluster_tls=tls, rabbitmq_plugins=more)
+            cluster.provision(rabbitmq_cluster_tls=tls)
+
+
+def offer(cluster: Cluster, far: str) -> str:
+    """Give every node a package source with a next version of its RabbitMQ, of the same files; return that version.
+
+    `far` is one more version, which nobody could install. Where the next one is installed, that one is returned.
+    """
+    installed = cluster.run(NODES[0], INSTALLED)
+    newer = installed if installed.endswith("+lab1") else f"{installed}+lab1"
+    for name in NODES:
+        cluster.run(name, PACKAGE.replace("NEWER", newer).replace("FAR", far or newer))
+    return newer
+
+
+@contextlib.contextmanager
+def watched(cluster: Cluster) -> Iterator[list[int]]:
+    """Note how many nodes run, again and again while the block runs."""
+    fewest, ends = [len(NODES)], threading.Event()
+
+    def watch() -> None:
+        while not ends.is_set():
+            sizes = [len(cluster.up(name)) for name in NODES]
+            # A node that is down tells nothing, and the others see one less.
+            fewest.append(max(sizes))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield fewest
+    finally:
+        ends.set()
+        watcher.join(60)
 
 
 def make_classic(cluster: Cluster) -> None:

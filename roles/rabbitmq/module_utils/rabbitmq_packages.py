@@ -62,6 +62,10 @@ class Apt:
             f"Package: {name}\nPin: version {one}\nPin-Priority: {_PRIORITY}\n" for name, one in held.items() if one
         )
 
+    def older(self, one: str, other: str) -> bool:
+        """Whether one version of a package comes before another."""
+        return bool(self._run(["dpkg", "--compare-versions", one, "lt", other])[0] == 0)
+
     def due(self, version: str, erlang: str) -> list[str]:
         """What to install, as apt takes it, to have these versions; "" for any."""
         found = []
@@ -131,6 +135,10 @@ class Dnf:
         """dnf itself has no such file."""
         return ""
 
+    def older(self, one: str, other: str) -> bool:
+        """Whether one version of a package comes before another; of releases of one version, dnf is the judge."""
+        return number(one) < number(other)
+
     def due(self, version: str, erlang: str) -> list[str]:
         """What to install, as dnf takes it, to have these versions; "" for any."""
         wanted = {"erlang": erlang, SERVER: version}
@@ -178,14 +186,13 @@ def plan(packages: Any, version: str, erlang: str, refresh: bool) -> dict[str, A
         packages.refresh()
         return plan(packages, version, erlang, False)
     pins = packages.pins(wanted, wanted_erlang)
+    _refuse_older(packages, "rabbitmq_version", wanted, has)
+    _refuse_older(packages, "rabbitmq_erlang_version", wanted_erlang, packages.erlang)
+    if has and version and (fault := path_fault(has, wanted)):
+        raise RefusedError(fault)
     after, erlang_after = packages.outcome(due, pins) if due else (has, packages.erlang)
-    for fault in (
-        path_fault(has, after) if has and version else "",
-        _older(packages.erlang, wanted_erlang),
-        erlang_fault(after, erlang_after) if due and after and (version or erlang) else "",
-    ):
-        if fault:
-            raise RefusedError(fault)
+    if due and after and (version or erlang) and (fault := erlang_fault(after, erlang_after)):
+        raise RefusedError(fault)
     return {
         "installed": has,
         "version": upstream(after),
@@ -212,10 +219,9 @@ def _resolved(packages: Any, wanted: str, installed: str, erlang: bool) -> str |
     return next((one for one in there if matches(one, wanted)), None)
 
 
-def _older(installed: str, wanted: str) -> str:
-    if not installed or not wanted or number(wanted) >= number(installed):
-        return ""
-    return (
-        f"rabbitmq_erlang_version is {wanted}, older than the {installed} that is installed. Set it to "
-        f"{upstream(installed)} or a later one."
-    )
+def _refuse_older(packages: Any, variable: str, wanted: str, installed: str) -> None:
+    if wanted and installed and packages.older(wanted, installed):
+        raise RefusedError(
+            f"{variable} is {wanted}, older than the {installed} that is installed, and RabbitMQ supports no way back. "
+            f"Set it to {installed} or a later one; nothing has changed."
+        )

@@ -57,14 +57,8 @@ def matches(version: str, wanted: str) -> bool:
 
 
 def path_fault(installed: str, wanted: str) -> str:
-    """Return why RabbitMQ can't be upgraded from one version to another in one step; "" where it can."""
+    """Return why RabbitMQ can't go from one version to a later one in one step; "" where it can."""
     before, after = series(installed), series(wanted)
-    if number(wanted) < number(installed):
-        return (
-            f"rabbitmq_version is {wanted}, older than the {installed} that is installed, and RabbitMQ supports no way "
-            f"back. Set it to {upstream(installed)} or a later one; an older broker is another one, to which Dispatch "
-            "is pointed."
-        )
     if before == after:
         return ""
     steps = next(_paths(before, after), None)
@@ -97,9 +91,9 @@ def erlang_fault(version: str, erlang: str) -> str:
     if least <= number(erlang) and number(erlang)[0] <= last:
         return ""
     return (
-        f"RabbitMQ {upstream(version)} would run on Erlang {upstream(erlang)}, and supports {_dotted(least)} to {last}.x"
-        " (rabbitmq.com/docs/which-erlang). Set rabbitmq_erlang_version to one of those that the host's package sources "
-        "have, or rabbitmq_version to a release that supports this Erlang."
+        f"RabbitMQ {upstream(version)} would run on Erlang {upstream(erlang)}, and supports {_dotted(least)} to "
+        f"{last}.x (rabbitmq.com/docs/which-erlang). Set rabbitmq_erlang_version to one of those that the package "
+        "sources have, or rabbitmq_version to a release that supports this Erlang."
     )
 
 

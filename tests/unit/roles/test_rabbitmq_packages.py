@@ -49,9 +49,16 @@ class System:
             self.done.append("update")
             self.index = True
             return 0, "", ""
+        if argv[:2] == ["dpkg", "--compare-versions"]:
+            order = [*map(self.age, (argv[2], argv[4]))]
+            return int(order[0] >= order[1]), "", ""
         if "list_feature_flags" in argv:
             return 0, json.dumps(self.flags), ""
         raise AssertionError(argv)
+
+    def age(self, version: str) -> tuple[object, ...]:
+        """What versions compare by here: their numbers, and the last digit."""
+        return (*packages.number(version), version[-1])
 
     def simulate(self, argv: list[str]) -> tuple[int, str, str]:
         if self.broken:
@@ -136,8 +143,12 @@ def test_a_version_that_the_sources_lack_is_refused_by_name(version: str, erlang
 
 def test_a_way_that_rabbitmq_does_not_support_is_refused() -> None:
     system = System("4.0.5-1", "1:27.0-1")
-    with pytest.raises(RefusedError, match="no way back"):
+    with pytest.raises(
+        RefusedError, match=r"rabbitmq_version is 3\.10\.8-1\.1\+deb12u1, older than the 4\.0\.5-1 .* no way"
+    ):
         plan(system, OLD)
+    with pytest.raises(RefusedError, match=f"rabbitmq_erlang_version is .*, older than the {NEWER_ERLANG[:6]}"):
+        plan(System(OLD, NEWER_ERLANG), "", ERLANG)
     system = System(OLD, NEWER_ERLANG)
     system.sources["erlang-base"].append("1:24.0-1")
     with pytest.raises(RefusedError, match=r"rabbitmq_erlang_version is 1:24\.0-1, older than"):
