@@ -78,7 +78,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rabbitmq_flags import refuse_disabled
 from ansible.module_utils.rabbitmq_host import LOCALE, SERVICE, Host, Run
-from ansible.module_utils.rabbitmq_packages import MANAGERS, crosses, plan
+from ansible.module_utils.rabbitmq_install import MANAGERS, crosses, plan
 from ansible.module_utils.server_files import RefusedError
 
 
@@ -104,7 +104,7 @@ def main() -> None:
 def look(host: Any, run: Run, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return what the host has and what is to be installed. Raises RefusedError."""
     packages = MANAGERS[wanted["manager"]](run)
-    found = plan(packages, wanted["version"], wanted["erlang_version"], wanted["refresh"])
+    found: dict[str, Any] = plan(packages, wanted["version"], wanted["erlang_version"], wanted["refresh"])
     if crosses(found) and host.booted:
         if not host.running:
             raise RefusedError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils import rabbitmq_flags as flags
-from ansible.module_utils import rabbitmq_packages as packages
+from ansible.module_utils import rabbitmq_install as packages
 from ansible.module_utils.server_files import RefusedError
 
 module = importlib.import_module("roles.rabbitmq.library.rabbitmq_packages")

@@ -37,7 +37,7 @@ class Apt:
     @property
     def erlang(self) -> str:
         """The version of Erlang that is installed, "" for none."""
-        return self.installed.get("erlang-base", "")
+        return str(self.installed.get("erlang-base", ""))
 
     def refresh(self) -> None:
         """Fetch the package index anew. Raises RefusedError."""
@@ -120,7 +120,7 @@ class Dnf:
     @property
     def erlang(self) -> str:
         """The version of Erlang that is installed, "" for none."""
-        return self.installed.get("erlang", "")
+        return str(self.installed.get("erlang", ""))
 
     def refresh(self) -> None:
         """dnf fetches its index when it is old."""
@@ -137,7 +137,7 @@ class Dnf:
 
     def older(self, one: str, other: str) -> bool:
         """Whether one version of a package comes before another; of releases of one version, dnf is the judge."""
-        return number(one) < number(other)
+        return bool(number(one) < number(other))
 
     def due(self, version: str, erlang: str) -> list[str]:
         """What to install, as dnf takes it, to have these versions; "" for any."""
@@ -170,7 +170,7 @@ def plan(packages: Any, version: str, erlang: str, refresh: bool) -> dict[str, A
     has = packages.installed.get(SERVER, "")
     wanted = _resolved(packages, version, has, False)
     wanted_erlang = _resolved(packages, erlang, packages.erlang, True)
-    if None in (wanted, wanted_erlang):
+    if wanted is None or wanted_erlang is None:
         if refresh:
             packages.refresh()
             return plan(packages, version, erlang, False)
