@@ -426,6 +426,20 @@ def test_nodes_speak_tls_to_each_other_once_all_of_them_were_stopped_together(cl
             cluster.provision(rabbitmq_cluster_tls=tls)
 
 
+def test_nodes_that_would_be_found_by_ec2_start_and_those_that_are_members_stay(cluster: Cluster) -> None:
+    wanted = {"rabbitmq_peer_discovery": "aws", "rabbitmq_aws_region": "eu-central-1",
+              "rabbitmq_aws_tags": {"Role": "rabbitmq", "Environment": "pre prod"}}  # fmt: skip
+    cluster.provision(**wanted)
+    cluster.await_whole()
+    assert "rabbitmq_peer_discovery_aws" in cluster.run(NODES[0], "cat /etc/rabbitmq/enabled_plugins")
+    found = cluster.run(NODES[0], "rabbitmqctl eval 'application:get_env(rabbit, cluster_formation).'")
+    assert '{aws_ec2_tags,[{"Environment","pre prod"},{"Role","rabbitmq"}]}' in "".join(found.split("\n")).replace(
+        " {", "{"
+    ), found
+    assert cluster.provision(**wanted).changed == 0
+    cluster.provision()
+
+
 def offer(cluster: Cluster, far: str) -> str:
     """Give every node a package source with a next version of its RabbitMQ, of the same files; return that version.
 
