@@ -79,7 +79,7 @@ class Scene(Shop):
         until(lambda: confirmed() >= enough, 120)
 
     def await_ready(self) -> None:
-        """Wait until every host says that it consumes and can record, its control, too, and the brokers say the same."""
+        """Wait until every host and its control say that they consume and can record, and the brokers say the same."""
         for name in HOSTS:
             until(lambda name=name: execute(self.host(name), "sh", "-c", READY)[0] == 0, 120)  # type: ignore[misc]
         until(lambda: self.consumers() == len(HOSTS), 120)
