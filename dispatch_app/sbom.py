@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 NAME = "sbom.cdx.json"  # at the artifact's root; beside the artifact, it is the artifact's name with .cdx.json
-# By the artifact's directories: whether their wheels are part of what runs, run only if asked for, or merely install it.
+# By the artifact's directories: whether their wheels are part of what runs, run if asked for, or merely install it.
 SCOPES = {"wheels": "required", "tracing": "optional", "installer": "excluded"}
 
 
