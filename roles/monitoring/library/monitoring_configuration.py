@@ -95,7 +95,8 @@ from ansible.module_utils.server_files import (
     place,
 )
 
-ROOT, DEFAULTS = Path("/etc/prometheus"), Path("/etc/default")
+ROOT = Path("/etc/prometheus")
+DEFAULTS = Path("/etc/default")
 GROUP = "prometheus"
 _HEADER = "# Written by the role monitoring; changes made here by hand are overwritten.\n"
 
