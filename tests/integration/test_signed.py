@@ -27,7 +27,9 @@ class Shop:
         self.lab = lab
         self.directory = directory
         self.keys = Keys(directory)
-        self.inventory = directory / "inventory"
+        # Beside the lab's own, from which its way to the hosts' key starts.
+        self.inventory = lab.inventory.with_name("signed")
+        shutil.rmtree(self.inventory, ignore_errors=True)
         shutil.copytree(lab.inventory, self.inventory)
 
     def serve(self, case: Case) -> None:
