@@ -272,7 +272,7 @@ def _gap(moments: list[float], begin: float, end: float) -> str:
 @pytest.fixture
 def scene(tmp_path: Path, newer: Path) -> Iterator[Scene]:
     hosts = (
-        *(Host(name, "rabbitmq", 22801 + number, ((5672, PORTS[number]),)) for number, name in enumerate(BROKERS)),
+        *(Host(name, "rabbitmq", 22834 + number, ((5672, PORTS[number]),)) for number, name in enumerate(BROKERS)),
         *(Host(name, "postgresql", 22811 + number) for number, name in enumerate(DATABASES)),
         *(Host(name, "dispatch", 22821 + number) for number, name in enumerate(HOSTS)),
     )

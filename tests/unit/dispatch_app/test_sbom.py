@@ -51,7 +51,15 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_two_builds_in_different_places_and_zones_are_the_same(wheels: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tracing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheels that the artifact carries unpacked, and not as such."""
+    directory = tmp_path_factory.mktemp("tracing")
+    artifact.wheels(PACKAGE / "tracing.txt", directory)
+    return directory
+
+
+def test_two_builds_in_different_places_and_zones_are_the_same(wheels: Path, tracing: Path, tmp_path: Path) -> None:
     built = []
     for name, zone, umask, seed, locale in (
         ("one", "Pacific/Kiritimati", 0o077, "1", "C"),
@@ -62,7 +70,7 @@ def test_two_builds_in_different_places_and_zones_are_the_same(wheels: Path, tmp
         os.utime(checkout(place) / "dispatch_app" / "service.py", (0, 0) if name == "one" else None)
         environment = {
             "PATH": os.environ["PATH"], "HOME": str(place), "PYTHONPATH": str(place), "PYTHONHASHSEED": seed,
-            "TZ": zone, "LC_ALL": locale, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels),
+            "TZ": zone, "LC_ALL": locale, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{wheels} {tracing}",
             "PIP_CONFIG_FILE": os.devnull,
         }  # fmt: skip
         subprocess.run(
@@ -120,6 +128,14 @@ def test_the_list_is_that_of_the_pins_and_of_another_tool(wheels: Path, file: st
         for one in json.loads(told.stdout)["components"]
     }
     assert ours == theirs
+
+
+def test_what_runs_only_where_it_is_asked_for_is_listed_as_such_and_once(wheels: Path, tracing: Path) -> None:
+    both = {"wheels": list(wheels.glob("typing_extensions-*")), "tracing": sorted(tracing.iterdir())}
+    components = json.loads(sbom.document("1", "", both))["components"]
+    scopes = {one["name"]: one["scope"] for one in components}
+    assert {"typing_extensions": "required", "protobuf": "optional"}.items() <= scopes.items()
+    assert len(scopes) == len(components) == len(both["tracing"])
 
 
 def test_a_shop_s_package_is_in_the_list(wheels: Path) -> None:

@@ -23,7 +23,7 @@ from tests.unit.publishing.conftest import ARTIFACT
 
 BOOKS = sorted(file.stem for file in (ROOT / "playbooks").glob("*.yml") if file.stem != "require_hosts")
 HERE = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
-GROUPS = ("dispatch", "payment", "rabbitmq", "postgresql")
+GROUPS = ("dispatch", "payment", "rabbitmq", "postgresql", "monitoring")
 
 
 @pytest.fixture
