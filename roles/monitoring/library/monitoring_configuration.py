@@ -153,7 +153,8 @@ def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any
     read, command = files(wanted, group)
     host.refuse_bad_files(wanted["check"], ROOT / wanted["main"], [file for file in read if not file.secret])
     due = differing([*read, command])
-    previous = Previous(ROOT / f".{wanted['service']}-previous.json")
+    # There, because the package of the node exporter alone makes no directory for the others.
+    previous = Previous(DEFAULTS / f".{wanted['service']}-previous.json")
     starts = host.booted and (not host.running or command in due)
     result = {
         "changed": bool(due) or starts or (host.booted and previous.stands),
