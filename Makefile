@@ -33,19 +33,39 @@ $(READY): requirements-dev.txt
 .PHONY: venv
 venv: $(READY) ## Make or refresh the venv
 
-# A shop's code goes into the artifact by these words. They are kept in a file, so that other words build it anew.
+# A shop's code goes into the artifact by these words, and the commit of its own code by git's. They are kept in a file, so
+# that other words build it anew.
 SHOP = $(if $(WITH),--with $(WITH)) $(if $(REQUIREMENTS),--requirements $(REQUIREMENTS))
+COMMIT = $(shell git log -1 --format=%H -- dispatch_app 2>/dev/null; git status --porcelain -- dispatch_app 2>/dev/null)
 
 .PHONY: FORCE
 dist/shop: FORCE
 	@mkdir -p dist
-	@echo "$(SHOP)" | cmp -s - $@ || echo "$(SHOP)" > $@
+	@echo "$(SHOP) $(COMMIT)" | cmp -s - $@ || echo "$(SHOP) $(COMMIT)" > $@
 
 dist/dispatch.zip: $(READY) dist/shop $(shell find dispatch_app -name '*.py' -o -name '*.txt') $(if $(WITH),$(shell find $(WITH) -type f)) $(REQUIREMENTS)
 	python -m dispatch_app.artifact $@ $(SHOP)
 
 .PHONY: artifact
-artifact: dist/dispatch.zip ## Build dist/dispatch.zip, which the roles install (WITH=DIR REQUIREMENTS=FILE: with a hook)
+artifact: dist/dispatch.zip ## Build dist/dispatch.zip, which the roles install (WITH=DIR REQUIREMENTS=FILE: with a hook; SIGN=KEY)
+	@$(if $(SIGN),ssh-keygen -Y sign -f "$(SIGN)" -n dispatch-artifact < $< > $<.sig.new && mv $<.sig.new $<.sig)
+
+# What each is made of, as CycloneDX; that of the artifact is also in it.
+.PHONY: sbom
+sbom: dist/dispatch.zip ## Write what the artifact and the controller's venv are made of, dist/*.cdx.json
+	cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --mc-type application --output-reproducible --output-file dist/controller.cdx.json
+
+.PHONY: audit
+audit: $(READY) ## Look for known vulnerabilities in all that the locks pin
+	python -m tests.audit
+
+.PHONY: collection
+collection: dist/dispatch.zip ## Build the Ansible collection, dist/roboshop-dispatch-VERSION.tar.gz
+	python -m tests.publishing collection dist/dispatch.zip
+
+.PHONY: release
+release: collection ## Check that tree, version, changelog, artifact and collection agree (TAG=v1.0.0: and the tag)
+	python -m tests.publishing check dist/dispatch.zip $(if $(TAG),--tag "$$TAG")
 
 .PHONY: lab
 lab: dist/dispatch.zip ## Boot lab hosts on this machine, provision them, send orders, show them dispatched (HOSTS=1, BROKERS=1, LEDGER=sqlite, MONITORING=1, ARTIFACT=…)
@@ -71,11 +91,16 @@ lint: $(READY) ## Lint and type-check
 	ruff format --check .
 	mypy
 	yamllint --strict .
+	zizmor --offline --no-progress --quiet --min-severity medium .github
 	ansible-lint
 
 .PHONY: unit
 unit: dist/dispatch.zip ## Unit tests
 	pytest tests/unit
+
+.PHONY: coverage
+coverage: dist/dispatch.zip ## Unit tests, and how much of the code they run: build/coverage (fails below the floor)
+	pytest tests/unit --cov --cov-report=term --cov-report=xml --cov-report=html
 
 .PHONY: integration
 integration: dist/dispatch.zip ## The lab, the playbooks and the consumer against a real RabbitMQ
@@ -114,8 +139,8 @@ bench-provision: dist/dispatch.zip ## Four ways to provision Dispatch on 1, 4 an
 
 # Hosts get exactly one wheel of each package, the one that fits every host. pip-compile would list the hashes of all files
 # of a version, so those pins are kept by hand. After `make lock`, copy the versions in requirements-dev.txt to
-# dispatch_app/requirements.txt (a unit test compares them), put a newer pip into installer.txt beside it if there is one,
-# and for each take the hash that this prints:
+# dispatch_app/requirements.txt and tracing.txt (a unit test compares them), put a newer pip into installer.txt beside them
+# if there is one, and for each take the hash that this prints:
 #   pip download --no-deps --only-binary :all: --dest build NAME==VERSION && pip hash build/*.whl
 .PHONY: lock
 lock: ## Renew requirements.txt, requirements-dev.txt and requirements-lock.txt

@@ -67,25 +67,15 @@ def directory(wanted: Values, unlike: list[str]) -> Commands:
 
 
 @operation()
-def release(source: str, request: Values) -> Commands:
-    """Build a release by the role's program; `source` is the artifact on the controller, "" where the host has it."""
-    yield from _run("app_build", request, {request["plan"]["artifact"]: Path(source)} if source else {})
-
-
-@operation()
 def role_program(program: str, request: Values, files: Mapping[str, Path] | None = None) -> Commands:
     """Run one of the roles' programs; the request may hold secrets and travels on standard input, as do `files`."""
-    yield from _run(program, request, files)
+    yield StringCommand(programs.command(), _stdin=programs.stdin(program, request, files))
 
 
 @operation()
 def drain(argv: list[str]) -> Commands:
     """Wait, by a command of the live service, until it has left nothing behind."""
     yield _command(*argv)
-
-
-def _run(program: str, request: Values, files: Mapping[str, Path] | None = None) -> Commands:
-    yield StringCommand(programs.command(), _stdin=programs.stdin(program, request, files))
 
 
 def _command(*words: str) -> StringCommand:

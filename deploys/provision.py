@@ -39,8 +39,11 @@ def _wanted(name: str) -> Values:
 def _provision(wanted: Values) -> None:
     _require_one_rollout(wanted["rollout"])
     found = _ask("app_survey", wanted["host"])
-    if not found["kind"]:  # only the host can tell, once it has fetched the artifact
-        fetched = _ask("app_fetch", {**_cached(wanted), "source": wanted["artifact"]["source"]})
+    # The host fetches an artifact before anything changes: it verifies the signature, and tells the kind.
+    if wanted["artifact"]["url"] and found["steps"]["release"]:
+        asked = {name: wanted["artifact"][name] for name in ("source", "signature")}
+        asked |= {name: wanted["host"][name] for name in ("signers", "revoked")}
+        fetched = _ask("app_fetch", {**_cached(wanted), **asked})
         wanted = {**wanted, "host": {**wanted["host"], **fetched}}
         found = _ask("app_survey", wanted["host"])
     if found["settled"]:
@@ -113,11 +116,17 @@ def _build(wanted: Values, found: Values) -> None:
         "go_proxy": wanted["go_proxy"],
         "index_url": wanted["index_url"],
         "ca_bundle": wanted["ca_bundle"],
+        "signers": wanted["host"]["signers"],
+        "revoked": wanted["host"]["revoked"],
     }
-    operations.release(
+    carried = {} if artifact["url"] else {zip_file: Path(artifact["source"])}
+    if carried and wanted["host"]["signers"]:
+        carried[f"{zip_file}.sig"] = Path(artifact["signature"])
+    operations.role_program(
         name="Runbook steps 3 and 4, unpack the artifact and build the release",
-        source="" if artifact["url"] else artifact["source"],
+        program="app_build",
         request={"plan": plan, "source": artifact["value"]},
+        files=carried,
     )
 
 

@@ -1,3 +1,3 @@
 """RoboShop Dispatch: takes paid orders from RabbitMQ and records each exactly once."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

@@ -23,6 +23,14 @@ EX_DATAERR, EX_UNAVAILABLE, EX_IOERR, EX_CONFIG = 65, 69, 74, 78  # sysexits(3)
 FATAL = (EX_DATAERR, EX_CONFIG)
 
 
+def version(args: argparse.Namespace) -> int:
+    """Print the version, or all that tells this code from other code."""
+    from .version import facts
+
+    print(to_json(facts()) if args.json else f"dispatch {__version__}")
+    return 0
+
+
 def run(_: argparse.Namespace) -> int:
     """Consume orders until SIGTERM or SIGINT."""
     from . import effects, ledgers, logs, service, systemd
@@ -40,17 +48,18 @@ def run(_: argparse.Namespace) -> int:
 
 def check(_: argparse.Namespace) -> int:
     """Try settings, hook, network, login, permissions, topology, ledger; change nothing."""
-    from . import effects
-    from .check import check, check_ledger
+    from . import effects, tracing
+    from .check import check, check_ledger, unreachable
 
     settings = configuration.load(os.environ)
     if effect := effects.configured(settings):
         effect.close()
-    if settings.webhook:
-        from .effects.webhook import unreachable
-
-        if why := unreachable(settings.webhook):
-            print(f"note: {settings.webhook} can't be reached now ({escaped(why)}); orders are held until it can.")
+    if tracer := tracing.configured(settings):
+        tracer.close()
+    if settings.webhook and (why := unreachable(settings.webhook.url)):
+        print(f"note: {settings.webhook} can't be reached now ({escaped(why)}); orders are held until it can.")
+    if settings.otlp and (why := unreachable(settings.otlp.url)):
+        print(f"note: {settings.otlp.url} can't be reached now ({escaped(why)}); spans are dropped until it can.")
     failures = []
     for host in settings.hosts:
         failure, missing, away = check(settings, host)
@@ -77,12 +86,18 @@ def check(_: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Tell what is wrong with Dispatch on this host and what mends it; change nothing."""
+    from .doctor import advisories
     from .doctor.examine import EX_NOPERM, show
 
     if os.geteuid() != 0:
         print("failed: the doctor reads what root alone may read; run it as root.", file=sys.stderr)
         return EX_NOPERM
-    return show(args.json)
+    try:
+        records = advisories.read(args.advisories) if args.advisories else []
+    except advisories.AdvisoriesError as error:
+        print(f"failed: {error}.", file=sys.stderr)
+        return EX_DATAERR
+    return show(args.json, records)
 
 
 def drain(args: argparse.Namespace) -> int:
@@ -269,11 +284,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Settings are environment variables: AMQP_HOST, AMQP_USER, AMQP_PASS and more; on a provisioned "
         "host they are in /etc/dispatch/environment.",
     )
-    parser.add_argument("--version", action="version", version=f"dispatch {__version__}")
+    parser.add_argument("--version", action="store_true", help="print the version, and with --json what it is made of")
+    parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     as_json: dict[str, Any] = {"action": "store_true", "help": "print one JSON object per line"}
 
-    def group(into: argparse.ArgumentParser, dest: str) -> Callable[..., argparse.ArgumentParser]:
-        commands = into.add_subparsers(dest=dest, required=True, metavar=dest.upper())
+    def group(
+        into: argparse.ArgumentParser, dest: str, required: bool = True
+    ) -> Callable[..., argparse.ArgumentParser]:
+        commands = into.add_subparsers(dest=dest, required=required, metavar=dest.upper())
 
         def add(name: str, text: str, function: Callable[..., int] | None = None) -> argparse.ArgumentParser:
             added = commands.add_parser(name, help=text, description=text)
@@ -282,11 +300,12 @@ def _parser() -> argparse.ArgumentParser:
 
         return add
 
-    command = group(parser, "command")
+    command = group(parser, "command", required=False)
     command("run", "Consume orders until SIGTERM or SIGINT.", run)
     command("check", "Try settings, hook, network, login, permissions, topology, ledger; change nothing.", check)
     sub = command("doctor", "Tell what is wrong with Dispatch on this host and what mends it; change nothing.", doctor)
     sub.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    sub.add_argument("--advisories", type=Path, metavar="FILE", help="warn of versions that these OSV records list")
     sub = command("drain", "Wait until no order is left on the broker, before pointing Dispatch at another one.", drain)
     sub.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up after this time, with exit code 1")
     sub = command("publish", "Publish orders as payment does, and report how many no queue has taken.", publish)
@@ -345,9 +364,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     from .ledgers.port import AwayError, LedgerError
 
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if not (args.version or args.command):
+        parser.error("the following arguments are required: COMMAND")
     try:
-        return int(args.function(args))
+        return version(args) if args.version else int(args.function(args))
     except configuration.SettingsError as error:
         print("".join(f"bad setting: {problem}.\n" for problem in error.problems), end="", file=sys.stderr)
         return EX_CONFIG

@@ -8,9 +8,12 @@ delivers a message.
 from __future__ import annotations
 
 import contextlib
+import http.client
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pika
 from pika import exceptions
@@ -26,6 +29,8 @@ from .settings import Settings
 # While RabbitMQ is short of memory or disk space, it reads nothing from a connection that has published (rabbitmq.com,
 # "Memory and Disk Alarms"); the check waits this long for it.
 BLOCKED_SECONDS = 5
+CONNECT_SECONDS = 5.0  # for a look whether anybody is at a URL
+_PORTS = {"http": http.client.HTTP_PORT, "https": http.client.HTTPS_PORT}
 # No broker accepts these: a number as an exchange's name, a negative time to live, a priority that is no number.
 _NO_EXCHANGE, _NO_QUEUE, _NO_CONSUMER = {"alternate-exchange": 1}, {"x-message-ttl": -1}, {"x-priority": "none"}
 
@@ -143,3 +148,13 @@ def _refused(conn: Any, codes: int | tuple[int, ...], request: str, *args: Any, 
         raise
     channel.close()
     return False
+
+
+def unreachable(url: str) -> str:
+    """Return why no connection to where an http or https URL leads can be opened now; "" if one can."""
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port or _PORTS[parts.scheme]), CONNECT_SECONDS).close()
+    except OSError as error:
+        return str(error)
+    return ""

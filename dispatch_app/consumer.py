@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pika import exceptions
 
@@ -33,7 +33,9 @@ from .orders import parse
 from .outbox import Connect, Outbox
 from .settings import Settings
 from .suspects import Suspects
-from .tracing import Tracer
+
+if TYPE_CHECKING:
+    from .otlp import Commit, Deliveries
 
 BATCH = 1000  # orders per commit; smaller commits rewrite more of the id index, larger ones hardly less
 LINGER = 0.004  # seconds an order waits for others to share its commit
@@ -41,7 +43,7 @@ HELD_OCTETS = 64 << 20  # of bodies at hand; the prefetch counts messages, and l
 AHEAD = 200_000  # tags remembered behind a delivery that isn't done; beyond that a new connection starts afresh
 
 Entry = tuple[Row, Delivery]  # an order that has been checked
-Checked = tuple[Entry, bytes, bytes]  # with its properties and its body, which its effect needs
+Checked = tuple[Entry, bytes]  # with its body, which its effect needs
 
 
 class Consumer:
@@ -49,7 +51,7 @@ class Consumer:
 
     def __init__(
         self, conn: Connection, host: str, settings: Settings, desk: Desk, state: State,
-        workers: Workers | None, tracer: Tracer | None, lost: Callable[[Exception], None], connect: Connect,
+        workers: Workers | None, spans: Deliveries | None, lost: Callable[[Exception], None], connect: Connect,
         suspects: Suspects, recorded: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         """Start on `conn`. `lost` is called when this consumer can't go on; `connect` opens the outbox's connection.
@@ -57,7 +59,7 @@ class Consumer:
         `recorded` is called after each commit.
         """
         self._conn, self._settings, self._desk, self._state = conn, settings, desk, state
-        self._workers, self._tracer, self._lost = workers, tracer, lost
+        self._workers, self._spans, self._lost = workers, spans, lost
         self._suspects, self._recorded = suspects, recorded
         self._channel: Any = None
         self._consuming = self._closed = False
@@ -209,7 +211,7 @@ class Consumer:
     def _check(self) -> None:
         """Turn waiting deliveries into rows."""
         waiting, ready, state, longest = self._waiting, self._ready, self._state, self._settings.max_body
-        checked = self._checked if self._workers or self._tracer else None
+        checked, spans = self._checked if self._workers else None, self._spans
         for _ in range(min(len(waiting), BATCH - len(ready) - len(self._checked))):
             _, redelivered, _, raw, body = delivery = waiting[0]
             if envelope.MARK in raw:
@@ -219,13 +221,19 @@ class Consumer:
                     self._suspects.take(delivery[4])
                 order = parse(body, longest)
             except Exception as error:  # whatever parsing raises, this body is the cause
-                self._aside.bury(delivery, getattr(error, "reason", UNREADABLE), error)
+                reason = getattr(error, "reason", UNREADABLE)
+                if spans:
+                    spans.begin(delivery[0], raw, None, None)
+                    spans.fail(delivery[0], reason)
+                self._aside.bury(delivery, reason, error)
             else:
                 entry = (*order[:4], correlation_id(raw), redelivered), delivery
+                if spans:
+                    spans.begin(delivery[0], raw, order.id, entry[0][4])
                 if checked is None:
                     ready.append(entry)
                 else:
-                    checked.append((entry, raw, body))
+                    checked.append((entry, body))
             waiting.popleft()
             if redelivered:
                 self._suspects.leave()
@@ -233,16 +241,16 @@ class Consumer:
             state.redelivered += redelivered
 
     def _look_up(self) -> None:
-        """Ask which of the checked orders are known; the others have their effect, or else their span, begun."""
+        """Ask which of the checked orders are known; the others have their effect begun."""
         self._asking = True
-        ids = [entry[0][0] for entry, _, _ in self._checked]
+        ids = [entry[0][0] for entry, _ in self._checked]
         self._desk.ask(partial(self._desk.ledger.known, ids), partial(self._on_known, len(ids)), self._on_unknown)
 
     def _on_known(self, count: int, known: set[str]) -> None:
         self._asking = False
         checked = self._checked[:count]  # fewer where the service stops
         del self._checked[:count]
-        self._ready += [entry for entry, raw, body in checked if self._begin(entry, raw, body, known)]
+        self._ready += [entry for entry, body in checked if self._begin(entry, body, known)]
         if not self._working:
             self._work()
 
@@ -250,22 +258,17 @@ class Consumer:
         self._asking = False
         self._hold(error)
 
-    def _begin(self, entry: Entry, raw: bytes, body: bytes, known: set[str]) -> bool:
-        """Begin an order's effect, or else its span; return whether it can be recorded now."""
+    def _begin(self, entry: Entry, body: bytes, known: set[str]) -> bool:
+        """Begin an order's effect; return whether it can be recorded now."""
         order_id = entry[0][0]
         if others := self._performing.get(order_id):
             others.append(entry)  # it shares the outcome
             return False
-        if order_id in self._performed or order_id in known:
+        if not self._workers or order_id in self._performed or order_id in known:
             return True  # the ledger will report it as a duplicate
-        if self._workers:
-            self._performing[order_id] = [entry]
-            self._workers.submit(order_id, raw, body, self._on_performed)
-            return False
-        if self._tracer:
-            with self._tracer(order_id, raw):
-                self._performed.add(order_id)
-        return True
+        self._performing[order_id] = [entry]
+        self._workers.submit(order_id, body, self._on_performed)
+        return False
 
     def _on_performed(self, results: list[tuple[str, EffectError | None]]) -> None:
         """Record the orders whose effect has come about, and put aside those at fault."""
@@ -278,6 +281,8 @@ class Consumer:
                 self._ready += entries
             elif not error.away:  # one that was held is left to the broker when the service stops
                 for _, delivery in entries:
+                    if self._spans:
+                        self._spans.fail(delivery[0], error.reason)
                     self._aside.defer(delivery, order_id, error)
         if not self._scheduled:
             self._schedule(LINGER)
@@ -286,10 +291,11 @@ class Consumer:
         """Have the ready orders made durable."""
         batch, self._ready, self._recording = self._ready, [], True
         rows = [row for row, _ in batch]
-        done, failed = partial(self._on_recorded, batch, rows), partial(self._on_unrecorded, batch)
+        span = self._spans.commit([delivery[0] for _, delivery in batch]) if self._spans else None
+        done, failed = partial(self._on_recorded, batch, rows, span), partial(self._on_unrecorded, batch, span)
         self._desk.ask(partial(self._desk.ledger.record, rows), done, failed)
 
-    def _on_recorded(self, batch: list[Entry], rows: list[Row], duplicates: list[int]) -> None:
+    def _on_recorded(self, batch: list[Entry], rows: list[Row], span: Commit | None, duplicates: list[int]) -> None:
         """Acknowledge what is durable now; it counts even where its connection has been lost meanwhile."""
         state, self._recording = self._state, False
         if self._performed:
@@ -302,6 +308,8 @@ class Consumer:
             log.info("the ledger can be written again")
         self._octets -= sum(len(delivery[4]) for _, delivery in batch)
         self._acknowledge([delivery[0] for _, delivery in batch])
+        if span:
+            span.succeed(duplicates)
         state.dispatched += len(rows) - len(duplicates)
         state.duplicates += len(duplicates)
         state.batch.observe(len(rows))
@@ -312,9 +320,11 @@ class Consumer:
         if not self._working:
             self._work()
 
-    def _on_unrecorded(self, batch: list[Entry], error: AwayError) -> None:
+    def _on_unrecorded(self, batch: list[Entry], span: Commit | None, error: AwayError) -> None:
         """Have all orders of a batch stay ready."""
         self._recording = False
+        if span:
+            span.fail(error)
         self._ready = batch + self._ready
         self._hold(error)
 

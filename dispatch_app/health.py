@@ -65,6 +65,7 @@ class State:
         self.backlog: Callable[[], Backlog] | None = None  # where orders are announced
         self.directory: Path | None = None  # the state directory
         self.certificate_end: float | None = None  # of the broker's, in seconds since 1970; None without TLS
+        self.last_backup: Callable[[], float] = float  # seconds since 1970; 0.0 where there is none
         # What can be a reason is there from the start: a counter that begins with 1 has not grown, to Prometheus. Those
         # of an effect are added by its workers.
         self.retried: Counter[str] = Counter()
@@ -169,6 +170,8 @@ def metrics(state: State, ledger_bytes: int) -> Iterator[Metric]:
         obstacles.add_metric([part], part in reasons)
     yield obstacles
     yield gauge("ledger_bytes", "Ledger and its log on disk", ledger_bytes)
+    text = "When the ledger's last backup was taken, in seconds since 1970; 0 where there is none"
+    yield gauge("backup_last_success_timestamp_seconds", text, state.last_backup())
     if state.directory:
         with suppress(OSError):
             disk = os.statvfs(state.directory)

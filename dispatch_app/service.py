@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pika.adapters.select_connection import IOLoop
 
-from . import health, probes, tracing
+from . import backupmark, health, probes, tracing
 from .amqp import properties
 from .amqp.connection import Connection, parameters
 from .amqp.resolver import Services
@@ -47,10 +47,11 @@ class Service:
     def __init__(self, settings: Settings, ledger: Ledger, effect: Effect | None, directory: Path) -> None:
         """Prepare to run; `directory` keeps what the next process has to know of this one's death."""
         self._settings, self._ledger = settings, ledger
-        self._tracer = tracing.tracer()
+        self._tracer = tracing.configured(settings)
         self._suspects = Suspects(directory)
         self._state = health.State(f"{settings.exchange}:{settings.routing_key}")
         self._state.directory = directory
+        self._state.last_backup = partial(backupmark.last_success, directory)
         if settings.event_exchange:
             self._state.backlog = ledger.backlog
         self._notifier = Notifier()
@@ -58,7 +59,7 @@ class Service:
         wake = self._loop.add_callback_threadsafe
         self._desk, self._watch = self._desk_of(ledger, wake)
         rate = Rate(settings.rate) if settings.rate else None
-        self._workers = Workers(effect, self._state, wake, self._tracer, rate) if effect else None
+        self._workers = Workers(effect, self._state, wake, rate) if effect else None
         self._conn: Any = None
         self._setup: Any = None  # the timer that sees whether the connection comes to consuming
         self._consumer: Consumer | None = None
@@ -85,6 +86,8 @@ class Service:
         if self._workers:
             self._workers.close()
         self._desk.close()
+        if self._tracer:
+            self._tracer.close()
         log.info("stopped", extra=fields(dispatched=self._state.dispatched))
         return 0
 
@@ -126,9 +129,10 @@ class Service:
         if self._settings.event_exchange:
             opening = partial(self._open, "dispatch-events")
             self._announcer = Announcer(opening, self._settings, self._route.host, conn.ioloop, self._desk, self._state)
+        spans = self._tracer.deliveries(self._route.host) if self._tracer else None
         self._consumer = Consumer(
             conn, self._route.host, replace(self._settings, prefetch=self._prefetch), self._desk, self._state,
-            self._workers, self._tracer, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
+            self._workers, spans, self._give_up, partial(self._open, "dispatch-outbox"), self._suspects,
             self._announcer.wake if self._announcer else None,
         )  # fmt: skip
         self._setup = self._loop.call_later(SETUP_SECONDS, self._see_consuming)

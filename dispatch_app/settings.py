@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from . import database
 
@@ -23,10 +23,12 @@ LOG_LEVELS = ("info", "warning", "error")
 CREDENTIAL = "amqp_password"  # a file in $CREDENTIALS_DIRECTORY (systemd.exec(5), LoadCredential=)
 WEBHOOK_CREDENTIAL = "webhook_secret"
 LEDGER_CREDENTIAL = "ledger_password"
+OTLP_CREDENTIAL = "otlp_headers"
+OTLP_PATH = "/v1/traces"  # what OTLP/HTTP appends to a collector's URL for spans
 # The variables that hold what these credentials do; any other credential's file is named by a variable.
 SECRETS = {
     CREDENTIAL: "AMQP_PASS", WEBHOOK_CREDENTIAL: "DISPATCH_WEBHOOK_SECRET",
-    LEDGER_CREDENTIAL: "DISPATCH_LEDGER_PASSWORD",
+    LEDGER_CREDENTIAL: "DISPATCH_LEDGER_PASSWORD", OTLP_CREDENTIAL: "DISPATCH_OTLP_HEADERS",
 }  # fmt: skip
 _ON, _OFF = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -59,6 +61,15 @@ class Webhook:
 
     def __str__(self) -> str:
         return self.url.partition("?")[0]
+
+
+@dataclass(frozen=True)
+class Otlp:
+    """Where spans are exported to, and which; no repr shows the headers, which may hold a token."""
+
+    url: str  # without the path of OTLP_PATH
+    headers: Mapping[str, str] = field(repr=False)
+    ratio: float  # of the orders whose publisher has not decided whether they are traced, from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,7 @@ class Settings:
     log_level: str
     ledger: database.Database | None  # of the whole fleet; without it each host has a ledger of its own
     retention_days: int  # 0 means for ever
+    otlp: Otlp | None  # without it nothing is traced
     stop_seconds: int  # to drain and close; systemd's TimeoutStopSec= must be greater
 
     def url(self, host: str) -> str:
@@ -138,6 +150,7 @@ def load(env: Mapping[str, str]) -> Settings:
         log_level=reader.log_level(),
         ledger=reader.ledger(),
         retention_days=reader.number("DISPATCH_RETENTION_DAYS", 0, 0, 36500),
+        otlp=reader.otlp(),
         stop_seconds=reader.number("DISPATCH_STOP_SECONDS", 20, 1, 3600),
     )
     if reader.problems:
@@ -341,6 +354,43 @@ class _Reader:
                 'make one: echo "whsec_$(openssl rand -base64 32)"',
             )
         return Webhook(url, key, seconds)
+
+    def otlp(self) -> Otlp | None:
+        url = self._env.get("DISPATCH_OTLP_ENDPOINT", "").rstrip("/")
+        ratio, headers = self._ratio("DISPATCH_OTLP_RATIO"), self._headers("DISPATCH_OTLP_HEADERS")
+        if not url:
+            for name, given in (("DISPATCH_OTLP_RATIO", self._env.get("DISPATCH_OTLP_RATIO")),
+                                ("DISPATCH_OTLP_HEADERS", headers)):  # fmt: skip
+                if given:
+                    self._bad(name, "is set but DISPATCH_OTLP_ENDPOINT is not", "set both, or neither")
+            return None
+        remedy = "set the collector's URL for OTLP over HTTP, such as http://collector.example.com:4318"
+        if fault := _url_fault(url) or ("has a query, which OTLP has no use for" if "?" in url else ""):
+            self._bad("DISPATCH_OTLP_ENDPOINT", fault, remedy)
+        elif url.endswith(OTLP_PATH):
+            self._bad("DISPATCH_OTLP_ENDPOINT", f"ends in {OTLP_PATH}, which is appended to it", "leave that out")
+        return Otlp(url, headers, ratio)
+
+    def _ratio(self, variable: str) -> float:
+        value = self._env.get(variable) or "1"
+        if re.fullmatch(r"[0-9]+([.][0-9]*)?(e-?[0-9]+)?", value) and 0 <= float(value) <= 1:
+            return float(value)
+        self._bad(variable, f"is {value!r}", "set a number from 0 to 1, such as 0.01 for one order in a hundred")
+        return 1.0
+
+    def _headers(self, variable: str) -> dict[str, str]:
+        """Return HTTP headers, written as OpenTelemetry's OTEL_EXPORTER_OTLP_HEADERS is; no problem quotes them."""
+        given, _ = self._secret(variable, OTLP_CREDENTIAL)
+        headers = {}
+        for pair in filter(str.strip, given.split(",")):
+            name, _, value = (part.strip() for part in pair.partition("="))
+            headers[name] = unquote(value)
+            # A token and a field value of RFC 9110, 5.6.2 and 5.5.
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) or not re.fullmatch("[ -~]+", headers[name]):
+                self._bad(variable, "is no list of headers", "set name=value, several with commas in between; a comma "
+                          "within a value is written as %2C, a per cent sign as %25")  # fmt: skip
+                break
+        return headers
 
 
 def _address(value: str) -> tuple[str, int] | None:

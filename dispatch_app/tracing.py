@@ -1,37 +1,31 @@
-"""Spans for orders, if OpenTelemetry is installed; they continue the publisher's trace."""
+"""Where spans go, if anywhere. OpenTelemetry is imported only where a collector is set: nobody else pays for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .amqp import properties
+from .settings import Settings, SettingsError
 
-Tracer = Callable[[str, bytes], AbstractContextManager[Any]]  # order id, property list
+if TYPE_CHECKING:
+    from .otlp import Tracer
+
+# The artifact carries OpenTelemetry beside this package, and not in the venv, where it would be in the way of a hook
+# that requires another version of the same packages.
+CARRIED = str(Path(__file__).parents[1] / "tracing")
 
 
-def tracer() -> Tracer | None:
-    """Return a function that opens a span around an order, or None if OpenTelemetry is missing or records nothing."""
+def configured(settings: Settings) -> Tracer | None:
+    """Return what makes spans and exports them, if a collector is set. Raises SettingsError."""
+    if not settings.otlp:
+        return None
+    if CARRIED not in sys.path:
+        sys.path.insert(0, CARRIED)
     try:
-        from opentelemetry.propagate import extract
-        from opentelemetry.trace import ProxyTracerProvider, SpanKind, get_tracer, get_tracer_provider
-    except ImportError:
-        return None
-    if isinstance(get_tracer_provider(), ProxyTracerProvider):  # nobody has configured where spans go
-        return None
-    source = get_tracer("dispatch_app")
-
-    def span(order_id: str, raw: bytes) -> AbstractContextManager[Any]:
-        # The headers traceparent and tracestate carry the context (W3C Trace Context).
-        headers = properties.show(raw).get("headers", {})
-        carrier = {name: value for name, value in headers.items() if isinstance(value, str)}
-        opened: AbstractContextManager[Any] = source.start_as_current_span(
-            "dispatch order",
-            context=extract(carrier),
-            kind=SpanKind.CONSUMER,
-            attributes={"messaging.system": "rabbitmq", "order.id": order_id},
-        )
-        return opened
-
-    return span
+        from .otlp import Tracer
+    except ImportError as error:
+        remedy = "install opentelemetry-exporter-otlp-proto-http, which the artifact carries, or unset it"
+        problem = f"DISPATCH_OTLP_ENDPOINT is set, and OpenTelemetry can't be imported ({error}); {remedy}"
+        raise SettingsError([problem]) from error
+    return Tracer(settings.otlp, settings)

@@ -6,17 +6,20 @@ import contextlib
 import json
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from .. import __version__, topology
 from ..settings import SECRETS, SettingsError
+from ..version import components
+from . import advisories
 from . import report as rendering
 from .case import Case
 from .checks import CHECKS
-from .table import AREAS, ERROR, FOUND, OK, SKIPPED, UNKNOWN, LookError
+from .table import AREAS, ERROR, FOUND, OK, SKIPPED, UNKNOWN, WARNED, LookError
 
 # Exit codes by the area of the first error; EX_NOPERM is sysexits(3)'s.
-WARNED, EX_NOPERM = 1, 77
+EX_NOPERM = 77
 EXIT = {area: 20 + place for place, area in enumerate(AREAS)}
 
 
@@ -58,6 +61,7 @@ def examine() -> dict[str, Any]:
         "host": socket.gethostname(), "doctor": __version__, "release": case.host.version, "healthy": not findings,
         "exit_code": _exit_code(findings), "findings": findings, "checks": checks,
         "areas": rendering.areas(findings, checks), "flow": _flow(case, states),
+        "components": components(case.host.release) if case.host.version else {},
     }  # fmt: skip
     case.close()
     report["seconds"] = round(time.monotonic() - started, 2)
@@ -104,8 +108,9 @@ def _flow(case: Case, states: dict[str, str]) -> dict[str, Any]:
     return flow
 
 
-def show(as_json: bool) -> int:
-    """Examine this host, print the report and return the exit code."""
+def show(as_json: bool, records: list[Mapping[str, Any]]) -> int:
+    """Examine this host, print the report and return the exit code; `records` are advisories, where there are any."""
     report = examine()
+    advisories.warn(report, records)
     print(json.dumps(report) if as_json else rendering.text(report))
     return int(report["exit_code"])

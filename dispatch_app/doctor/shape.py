@@ -22,6 +22,7 @@ _SHAPE: dict[str, Any] = {
     "checks": [{"id": str, "area": str, "title": str, "state": {OK, FOUND, SKIPPED, UNKNOWN}, "because": str}],
     "areas": {area: {OK, ERROR, WARNING, SKIPPED, UNKNOWN} for area in AREAS},
     "flow": {},
+    "components": {},
 }  # fmt: skip
 # These are there as far as they are known.
 _FLOW = dict.fromkeys(("broker", "vhost", "exchange", "queue"), str)
@@ -35,6 +36,7 @@ def problem(report: object) -> str | None:
         return found
     known = {name: shape for name, shape in {**_FLOW, **_DEPTHS}.items() if name in report["flow"]}
     found = _problem(report["flow"], known, "flow")
+    found = found or _problem(report["components"], dict.fromkeys(report["components"], str), "components")
     for fix in (finding["fix"] for finding in report["findings"]):
         if fix["where"] == CONTROLLER and not CONTROLLER_COMMAND.fullmatch(fix["command"]):
             found = found or "a fix for this machine is a command that the doctor does not give"

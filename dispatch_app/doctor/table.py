@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # In the order of the exit codes: the first error's area gives the doctor's.
 AREAS = ("release", "service", "settings", "ledger", "network", "login", "queues", "flow")
 ERROR, WARNING = "error", "warning"
+WARNED = 1  # the exit code for warnings alone
 OK, FOUND, SKIPPED, UNKNOWN = "ok", "found", "skipped", "unknown"
 # Where a fix is run; HOST and BROKER are also what a finding can be about.
 HOST, BROKER, DATABASE, CONTROLLER = "host", "broker", "database", "controller"

@@ -14,6 +14,7 @@ from typing import cast
 
 from ..orders import Order
 from ..settings import SECRETS, SettingsError
+from ..tracing import CARRIED
 from . import child
 from .deadline import left
 from .port import Breaker, EffectError
@@ -70,7 +71,7 @@ class Hook:
         """Start the process. Raises EffectError, by which no order is at fault."""
         self._socket, theirs = socket.socketpair()
         environment = {name: value for name, value in os.environ.items() if name not in _KEPT_BACK}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path and path != CARRIED)
         command = [sys.executable, "-m", child.__name__, str(theirs.fileno()), self._function]
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own program, no shell

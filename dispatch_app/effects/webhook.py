@@ -14,7 +14,6 @@ import http.client
 import io
 import json
 import re
-import socket
 import ssl
 import time
 from functools import partial
@@ -28,8 +27,6 @@ from .deadline import left
 from .port import Breaker, EffectError
 
 THREADS = 8
-CONNECT_SECONDS = 5.0  # for a look whether anybody is there
-_PORTS = {"http": http.client.HTTP_PORT, "https": http.client.HTTPS_PORT}
 READ = 64 << 10  # octets of an answer; a connection whose answer is longer is not used again
 # Who answers so is not there for now: timeouts, too many requests, gateways, a service that is down (RFC 9110).
 _AWAY = {408, 425, 429, 500, 502, 503, 504}
@@ -163,16 +160,6 @@ class _Bounded(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
-
-
-def unreachable(endpoint: Endpoint) -> str:
-    """Return why no connection to the endpoint can be opened now; "" if one can."""
-    parts = urlsplit(endpoint.url)
-    try:
-        socket.create_connection((parts.hostname, parts.port or _PORTS[parts.scheme]), CONNECT_SECONDS).close()
-    except OSError as error:
-        return str(error)
-    return ""
 
 
 def _json(document: dict[str, Any]) -> str:

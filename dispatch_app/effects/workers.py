@@ -10,13 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import NamedTuple
 
 from ..health import State
 from ..logs import log
 from ..orders import parse
-from ..tracing import Tracer
 from .port import Effect, EffectError
 from .rate import Rate
 
@@ -29,7 +27,6 @@ class Job(NamedTuple):
     """One order that waits for its effect."""
 
     order_id: str
-    raw: bytes  # the message's property list
     body: bytes
     finished: Finished
     round: int
@@ -48,12 +45,11 @@ class Workers:
     """Performs one effect for one order after another; a few at a time, if the effect allows it."""
 
     def __init__(
-        self, effect: Effect, state: State, wake: Callable[[Callable[[], None]], None], tracer: Tracer | None,
-        rate: Rate | None,
-    ) -> None:  # fmt: skip
+        self, effect: Effect, state: State, wake: Callable[[Callable[[], None]], None], rate: Rate | None
+    ) -> None:
         """Start the threads. `wake` has the event loop call something soon, and may be called in any thread."""
         self._rate = rate
-        self._effect, self._state, self._wake, self._tracer = effect, state, wake, tracer
+        self._effect, self._state, self._wake = effect, state, wake
         self._changed = threading.Condition()
         self._jobs: deque[Job] = deque()
         self._round = 0  # of the jobs that count; what is left of earlier ones is not tried again
@@ -66,10 +62,10 @@ class Workers:
         for number in range(effect.threads):
             threading.Thread(target=self._run, name=f"{effect.name}-{number}", daemon=True).start()
 
-    def submit(self, order_id: str, raw: bytes, body: bytes, finished: Finished) -> None:
+    def submit(self, order_id: str, body: bytes, finished: Finished) -> None:
         """Have the effect of an order come about; the event loop then calls `finished` with it and others."""
         with self._changed:
-            self._jobs.append(Job(order_id, raw, body, finished, self._round))
+            self._jobs.append(Job(order_id, body, finished, self._round))
             self._changed.notify()
 
     def clear(self) -> list[str]:
@@ -120,8 +116,7 @@ class Workers:
     def _perform(self, job: Job) -> EffectError | None:
         try:
             order = parse(job.body, len(job.body))  # which has succeeded before
-            with self._tracer(job.order_id, job.raw) if self._tracer else nullcontext():
-                self._effect.perform(order)
+            self._effect.perform(order)
         except EffectError as error:
             return error
         except BaseException as error:  # a fault of ours must not end the thread, for orders would wait for ever

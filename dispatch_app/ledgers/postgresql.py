@@ -65,7 +65,7 @@ class PostgresqlLedger:
         try:
             with self._connected() as conn:
                 given = {"host": self._host, "rows": _json(rows), "process": self._process, "count": len(rows)}
-                now, count, ids = one_row(conn, statement, given, prepare=True)
+                now, count, ids, _ = one_row(conn, statement, given, prepare=True)
                 fresh = set(ids or ()) if count < len(rows) else None
                 if fresh is not None and self._unsure:
                     unsure = [row[0] for row in rows if row[0] in self._unsure]

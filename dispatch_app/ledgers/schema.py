@@ -56,6 +56,8 @@ def migrate(service: Database, owner: Database) -> int:
     """
     with contextlib.closing(connect(owner, _MIGRATION_SECONDS)) as conn:
         try:
+            # No order depends on it, so it waits for no replica: there may be none before the schema is.
+            conn.execute("SET synchronous_commit = local")
             with conn.transaction():
                 conn.execute("SELECT pg_advisory_xact_lock(%s, 0)", (_LOCK,))
                 return _migrate(conn, service, owner)

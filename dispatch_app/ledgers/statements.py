@@ -18,8 +18,11 @@ FRESH = """WITH fresh AS (
       total double precision, items integer, correlation_id text, redelivered boolean)
     ON CONFLICT (id) DO NOTHING RETURNING seq, id)"""
 LISTED = ", listed AS (INSERT INTO dispatch.unannounced (seq, owner) SELECT seq, %(process)s FROM fresh)"
-# Which ones are fresh is worth telling only where some are not.
-COUNT = " SELECT now()::text, count(*), CASE WHEN count(*) < %(count)s THEN json_agg(id) END FROM fresh"
+# Which ones are fresh is worth telling only where some are not. The others may be of a commit that no replica has
+# confirmed, because the primary was killed over it; and a transaction that writes nothing waits for no replica. So it
+# writes a message, which nobody reads: where commits wait for a replica, so does this one, and for all earlier ones.
+COUNT = """ SELECT now()::text, count(*), CASE WHEN count(*) < %(count)s THEN json_agg(id) END,
+  CASE WHEN count(*) < %(count)s THEN pg_logical_emit_message(true, 'dispatch', '') END FROM fresh"""
 RECORD, RECORD_AND_LIST = FRESH + COUNT, FRESH + LISTED + COUNT
 # An order comes onto the list of those to be announced only where it is fresh: an earlier take-over saw to the rest.
 TAKE_OVER = """WITH given AS (

@@ -78,7 +78,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-WEBHOOK = free_port()  # where this process answers at once
+WEBHOOK = free_port()  # where this process answers at once, to spans, too
 SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"
 
 
@@ -98,6 +98,8 @@ PEERS = (
     with_settings("events", DISPATCH_EVENT_EXCHANGE=EVENTS),
     with_settings("a hook", DISPATCH_HOOK=f"{hooks.__name__}:{hooks.nothing.__name__}", PYTHONPATH=str(ROOT)),
     with_settings("a webhook", DISPATCH_WEBHOOK_URL=f"http://127.0.0.1:{WEBHOOK}/", DISPATCH_WEBHOOK_SECRET=SECRET),
+    with_settings("traces", DISPATCH_OTLP_ENDPOINT=f"http://127.0.0.1:{WEBHOOK}"),
+    with_settings("1 % traces", DISPATCH_OTLP_ENDPOINT=f"http://127.0.0.1:{WEBHOOK}", DISPATCH_OTLP_RATIO="0.01"),
     Peer("Go original", ("env", "PROCESS=1", str(GO))),
     Peer("Go lean", (str(GO),)),
     Peer("pika", (str(PYTHON), str(HERE / "with_pika.py"))),

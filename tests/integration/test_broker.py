@@ -188,6 +188,37 @@ def test_a_renamed_host_is_named_before_an_empty_node_looks_healthy(site: Site) 
         channel.queue_declare("orders", passive=True)
 
 
+def test_erlang_is_upgraded_under_a_broker_of_its_own_and_no_order_is_lost(site: Site) -> None:
+    madison = site.run("apt-get --quiet --quiet update; apt-cache madison erlang-base").splitlines()
+    newest, *older = dict.fromkeys(line.split("|")[1].strip() for line in madison)
+    if not older:
+        pytest.skip(f"the package sources have no other Erlang than {newest}")
+    names = site.run(
+        "dpkg-query --show --showformat='${source:Package} ${Package}\\n' | sed -n 's/^erlang //p'"
+    ).split()
+    specs = " ".join(f"{name}={older[-1]}" for name in names)
+    site.run(f"DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --allow-downgrades {specs}")
+    site.run("systemctl restart rabbitmq-server")
+    with site.channel() as channel:
+        channel.queue_declare("orders", durable=True)
+        channel.queue_purge("orders")
+        channel.confirm_delivery()
+        channel.basic_publish("", "orders", b"waits", pika.BasicProperties(delivery_mode=2), mandatory=True)
+    wanted = {"rabbitmq_version": "3.10.8", "rabbitmq_erlang_version": newest}
+    run = site.provision(**wanted)
+    assert run.code == 0, run.output
+    assert site.run("dpkg-query --show --showformat='${Version}' erlang-base") == newest
+    assert site.provision(**wanted).changed == 0
+    with site.channel() as channel:
+        assert channel.basic_get("orders", auto_ack=True)[2] == b"waits"
+    # The host is held to them until somebody says otherwise.
+    assert "Pin: version" in site.run("cat /etc/apt/preferences.d/roboshop-rabbitmq.pref")
+    assert site.provision().changed == 1
+    assert f"rabbitmq_erlang_version is {older[-1]}, older than the {newest}" in site.refused(
+        rabbitmq_erlang_version=older[-1]
+    )
+
+
 def test_with_tls_the_clear_ports_close_and_our_own_certificates_are_renewed(site: Site) -> None:
     site.tls.mkdir()
     wanted = {

@@ -10,18 +10,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import docker
 import pika
 import pytest
-from docker.models.containers import Container
-from pika import exceptions
 
 from tests.integration.conftest import order, until
-from tests.lab import engine, image
-from tests.lab.ansible import ROOT, Run, playbook
+from tests.integration.shop import Payment, Shop, booted
+from tests.lab import image
+from tests.lab.ansible import Run
 from tests.lab.hosts import Host, Lab, execute
 from tests.lab.inventory import copied
 
@@ -33,90 +29,41 @@ DISPATCH = "cluster-dispatch"
 PORTS = (22771, 22772, 22773)
 OWN = ("orders", "orders.dead", "orders.retry.1s", "orders.retry.5s", "orders.retry.30s", "orders.retry.120s",
        "orders.retry.300s")  # fmt: skip
+# A release that is not to be reached from the distribution's, and what is said of it.
+FAR, FAR_REFUSED = {
+    "debian12": ("3.12.0-1", "RabbitMQ gets there in steps alone: 3.11.x, then 3.12.x"),
+    "debian13": ("3.13.7-1", "RabbitMQ supports no way back"),
+}.get(DISTRIBUTION, ("9.1.0-1", "no supported upgrade"))
+INSTALLED = "dpkg-query --show --showformat='${Version}' rabbitmq-server"
+# Makes a package of the distribution's own with another version, and a source of it and of one that is not there.
+PACKAGE = """set -e
+mkdir -p /srv/packages && cd /srv/packages
+if [ ! -e newer.deb ]; then
+  apt-get --quiet update && apt-get --quiet download rabbitmq-server
+  dpkg-deb --raw-extract rabbitmq-server_*.deb unpacked
+  sed -i 's/^Version: .*/Version: NEWER/' unpacked/DEBIAN/control
+  dpkg-deb -Znone --build unpacked newer.deb
+  rm -r unpacked
+fi
+for version in NEWER FAR; do
+  dpkg-deb --field newer.deb | sed "s/^Version: .*/Version: $version/"
+  echo "Filename: ./newer.deb"
+  echo "Size: $(stat -c %s newer.deb)"
+  echo "SHA256: $(sha256sum newer.deb | cut -d' ' -f1)"
+  echo
+done > Packages
+echo 'deb [trusted=yes] file:/srv/packages ./' > /etc/apt/sources.list.d/packages.list
+"""
 _REMARKS: list[str] = []
 
 
-class Payment:
-    """Publishes orders one after another, each until a broker has confirmed it; transient, as payment does."""
-
-    def __init__(self, password: str) -> None:
-        self._login = pika.PlainCredentials("roboshop", password)
-        self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._publish)
-        self.confirmed: list[str] = []
-        self.longest = 0.0  # seconds between two confirms
-        self.trouble: BaseException | None = None
-
-    def __enter__(self) -> Payment:
-        self._thread.start()
-        until(lambda: len(self.confirmed) > 50)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ends.set()
-        self._thread.join(60)
-        assert self.trouble is None, self.trouble
-
-    def _publish(self) -> None:
-        ports, last, body = itertools.cycle(PORTS), time.monotonic(), order()
-        properties = pika.BasicProperties(headers={})
-        try:
-            while not self._ends.is_set():
-                with contextlib.suppress(exceptions.AMQPError, OSError), self._channel(next(ports)) as channel:
-                    while not self._ends.is_set():
-                        message = json.dumps(body).encode()
-                        channel.basic_publish("robot-shop", "orders", message, properties, mandatory=True)
-                        now = time.monotonic()
-                        self.longest, last = max(self.longest, now - last), now
-                        self.confirmed.append(body["orderid"])
-                        body = order()
-                        self._ends.wait(0.002)
-        except BaseException as error:
-            self.trouble = error
-
-    @contextlib.contextmanager
-    def _channel(self, port: int) -> Iterator[Any]:
-        parameters = pika.ConnectionParameters(
-            "127.0.0.1", port, credentials=self._login, socket_timeout=1, stack_timeout=3, heartbeat=4
-        )
-        connection = pika.BlockingConnection(parameters)
-        try:
-            channel = connection.channel()
-            channel.confirm_delivery()
-            channel.exchange_declare("robot-shop", "direct", durable=True)
-            yield channel
-        finally:
-            if connection.is_open:
-                connection.close()
-
-
-class Cluster:
-    """The hosts, and the inventory that makes them one cluster with a Dispatch host."""
-
-    def __init__(self, client: docker.DockerClient, lab: Lab, inventory: Path, password: str) -> None:
-        self.client, self.lab, self.inventory, self.password = client, lab, inventory, password
-
-    def host(self, name: str) -> Container:
-        return self.client.containers.get(name)
-
-    def run(self, name: str, script: str) -> str:
-        code, output = execute(self.host(name), "sh", "-c", script)
-        assert code == 0, f"{script} on {name}: {output}"
-        return output
-
-    def playbook(self, name: str, *arguments: str, **variables: object) -> Run:
-        return playbook(name, *arguments, "-e", json.dumps(variables), inventory=self.inventory)
+class Cluster(Shop):
+    """One cluster of brokers with a Dispatch host."""
 
     def provision(self, **variables: object) -> Run:
         run = self.playbook("rabbitmq", **variables)
         assert run.code == 0, run.output
         return run
-
-    def ctl(self, *words: str, name: str = NODES[0]) -> Any:
-        command = ("rabbitmqctl", "--quiet", "--formatter", "json", *words)
-        code, output = execute(self.host(name), *command)
-        assert code == 0, f"{' '.join(command)} on {name}: {output}"
-        return json.loads(output)
 
     def types(self) -> dict[str, str]:
         rows = self.ctl("list_queues", "name", "type")
@@ -139,14 +86,6 @@ class Cluster:
             for body in bodies:
                 channel.basic_publish("robot-shop", "orders", body, pika.BasicProperties(headers={}), mandatory=True)
 
-    def up(self, name: str) -> set[str]:
-        with contextlib.suppress(AssertionError, ValueError, docker.errors.APIError):
-            return set(self.ctl("cluster_status", name=name)["running_nodes"])
-        return set()
-
-    def await_whole(self) -> None:
-        until(lambda: all(len(self.up(name)) == len(NODES) for name in NODES), 120)
-
     def dispatched(self) -> dict[str, float]:
         """When each order was dispatched, by its id."""
         script = (
@@ -160,7 +99,7 @@ class Cluster:
     @contextlib.contextmanager
     def reckoned(self, what: str) -> Iterator[Payment]:
         """Publish while the block runs; afterwards every confirmed order has to be dispatched."""
-        with Payment(self.password) as payment:
+        with Payment(self.password, PORTS) as payment:
             yield payment
             seen = len(payment.confirmed)
             until(lambda: len(payment.confirmed) > seen + 100, 60)
@@ -189,22 +128,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         for number, (name, port) in enumerate(zip(NODES, PORTS, strict=True))
     )
     lab = Lab("cluster", directory / ".lab", (*brokers, Host(DISPATCH, "dispatch", 22729)))
-    client = engine.connect(ROOT / ".lab")
-    lab.down(client)
-    lab.up(client, image.ensure(client, DISTRIBUTION))
-    password = uuid.uuid4().hex
-    (lab.state / "amqp_password").write_text(password + "\n")
-    made = Cluster(client, lab, copied(lab, directory, ",".join(NODES), cluster=True), password)
-    run = made.playbook("site", "-vvv", "--diff")
-    assert run.code == 0, run.output
-    cookie = (lab.state / "erlang.cookie").read_text().strip()
-    assert password not in run.output
-    assert cookie not in run.output
-    until(lambda: made.types().keys() >= {*OWN}, 30)
-    yield made
-    print("\n".join(_REMARKS))
-    lab.down(client)
-    client.close()
+    with booted(lab, DISTRIBUTION) as client:
+        password = uuid.uuid4().hex
+        (lab.state / "amqp_password").write_text(password + "\n")
+        made = Cluster(client, lab, copied(lab, directory, ",".join(NODES), cluster=True), password)
+        run = made.playbook("site", "-vvv", "--diff")
+        assert run.code == 0, run.output
+        cookie = (lab.state / "erlang.cookie").read_text().strip()
+        assert password not in run.output
+        assert cookie not in run.output
+        until(lambda: made.types().keys() >= {*OWN}, 30)
+        yield made
+        print("\n".join(_REMARKS))
 
 
 def test_three_hosts_are_one_cluster_of_quorum_queues_and_a_second_run_changes_nothing(cluster: Cluster) -> None:
@@ -239,21 +174,9 @@ def test_a_broker_is_killed(cluster: Cluster) -> None:
 
 
 def test_a_change_of_configuration_goes_over_the_nodes_one_at_a_time(cluster: Cluster) -> None:
-    fewest, ends = [len(NODES)], threading.Event()
-
-    def watch() -> None:
-        while not ends.is_set():
-            sizes = [len(cluster.up(name)) for name in NODES]
-            # A node that is down tells nothing, and the others see one less.
-            fewest.append(max(sizes))
-
-    watcher = threading.Thread(target=watch)
     more = ["rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_top"]
-    with cluster.reckoned("a change of configuration over all nodes"):
-        watcher.start()
+    with cluster.reckoned("a change of configuration over all nodes"), watched(cluster) as fewest:
         run = cluster.provision(rabbitmq_plugins=more)
-        ends.set()
-        watcher.join(60)
     assert [run.recap[name]["changed"] for name in NODES] == [1, 1, 1], run.output
     assert min(fewest) == len(NODES) - 1
     assert cluster.provision(rabbitmq_plugins=more).changed == 0
@@ -262,7 +185,7 @@ def test_a_change_of_configuration_goes_over_the_nodes_one_at_a_time(cluster: Cl
 
 def test_transient_messages_survive_all_brokers(cluster: Cluster) -> None:
     cluster.run(DISPATCH, "systemctl stop dispatch")
-    with Payment(cluster.password) as payment:
+    with Payment(cluster.password, PORTS) as payment:
         until(lambda: len(payment.confirmed) > 1000, 60)
     for name in NODES:
         cluster.host(name).kill()
@@ -351,6 +274,112 @@ def test_a_migration_that_dispatch_does_not_follow_is_undone(cluster: Cluster) -
     run = cluster.playbook("quorum")
     assert run.code == 0, run.output
     assert cluster.types() == dict.fromkeys(OWN, "quorum")
+
+
+def test_a_version_that_can_t_be_had_or_reached_is_refused_before_anything_changes(cluster: Cluster) -> None:
+    processes = [cluster.run(name, "systemctl show -P MainPID rabbitmq-server") for name in NODES]
+    installed = offer(cluster, FAR)
+    run = cluster.playbook("rabbitmq", rabbitmq_version="9.9.9")
+    assert run.code != 0
+    said = " ".join(run.output.split())
+    assert "rabbitmq_version is 9.9.9, which this host's package sources do not have. They have" in said
+    assert installed in said
+    run = cluster.playbook("rabbitmq", rabbitmq_version=FAR)
+    assert run.code != 0
+    assert FAR_REFUSED in " ".join(run.output.split())
+    assert run.changed == 0
+    assert processes == [cluster.run(name, "systemctl show -P MainPID rabbitmq-server") for name in NODES]
+
+
+def test_an_upgrade_goes_over_the_nodes_one_at_a_time(cluster: Cluster) -> None:
+    newer = offer(cluster, "")
+    with cluster.reckoned("an upgrade over all nodes"), watched(cluster) as fewest:
+        run = cluster.provision(rabbitmq_version=newer)
+    assert min(fewest) == len(NODES) - 1
+    for name in NODES:
+        assert cluster.run(name, INSTALLED) == newer
+        assert run.recap[name]["changed"] > 0
+    flags = cluster.ctl("list_feature_flags", "name", "state", "stability")
+    assert {flag["state"] for flag in flags if flag["stability"] == "stable"} == {"enabled"}
+    # Whoever else upgrades packages leaves it as it is.
+    assert f"Candidate: {newer}" in cluster.run(NODES[0], "apt-cache policy rabbitmq-server")
+    again = cluster.provision(rabbitmq_version=newer)
+    assert again.changed == 0, again.output
+    cluster.provision()
+    assert cluster.run(NODES[0], INSTALLED) == newer
+
+
+def test_nodes_speak_tls_to_each_other_once_all_of_them_were_stopped_together(cluster: Cluster) -> None:
+    run = cluster.playbook("rabbitmq", rabbitmq_cluster_tls=True)
+    assert run.code != 0
+    assert "run playbooks/restart_brokers.yml, which stops all of them together" in " ".join(run.output.split())
+    assert run.changed == 0
+    for tls in (True, False):
+        with cluster.reckoned(f"TLS between the nodes turned {'on' if tls else 'off'}"):
+            run = cluster.playbook("restart_brokers", rabbitmq_cluster_tls=tls)
+            assert run.code == 0, run.output
+            cluster.await_whole()
+        told = (
+            "openssl s_client -cert broker.pem -key broker.key -CAfile ca.pem -verify_hostname {1} -connect {1}:25672"
+        )
+        for name in NODES:
+            spoken = cluster.run(name, "rabbitmqctl eval 'init:get_argument(proto_dist).'")
+            assert spoken == ('{ok,[["inet_tls"]]}' if tls else "error")
+            said = cluster.run(NODES[0], f"cd /etc/rabbitmq/tls && {told.replace('{1}', name)} </dev/null 2>&1 || true")
+            assert ("Verify return code: 0 (ok)" in said and "Cipher is (NONE)" not in said) == tls, said
+        for book in ("restart_brokers", "rabbitmq"):
+            run = cluster.playbook(book, rabbitmq_cluster_tls=tls)
+            assert (run.code, run.changed) == (0, 0), run.output
+        if tls:
+            # One node at a time, as ever: they find each other again, and so do the tools.
+            more = ["rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_top"]
+            cluster.provision(rabbitmq_cluster_tls=tls, rabbitmq_plugins=more)
+            cluster.provision(rabbitmq_cluster_tls=tls)
+
+
+def test_nodes_that_would_be_found_by_ec2_start_and_those_that_are_members_stay(cluster: Cluster) -> None:
+    wanted = {"rabbitmq_peer_discovery": "aws", "rabbitmq_aws_region": "eu-central-1",
+              "rabbitmq_aws_tags": {"Role": "rabbitmq", "Environment": "pre prod"}}  # fmt: skip
+    cluster.provision(**wanted)
+    cluster.await_whole()
+    assert "rabbitmq_peer_discovery_aws" in cluster.run(NODES[0], "cat /etc/rabbitmq/enabled_plugins")
+    found = cluster.run(NODES[0], "rabbitmqctl eval 'application:get_env(rabbit, cluster_formation).'")
+    assert "aws_ec2_tags" in found
+    assert '{"Environment","pre prod"}' in found
+    assert cluster.provision(**wanted).changed == 0
+    cluster.provision()
+
+
+def offer(cluster: Cluster, far: str) -> str:
+    """Give every node a package source with a next version of its RabbitMQ, of the same files; return that version.
+
+    `far` is one more version, which nobody could install. Where the next one is installed, that one is returned.
+    """
+    installed = cluster.run(NODES[0], INSTALLED)
+    newer = installed if installed.endswith("+lab1") else f"{installed}+lab1"
+    for name in NODES:
+        cluster.run(name, PACKAGE.replace("NEWER", newer).replace("FAR", far or newer))
+    return newer
+
+
+@contextlib.contextmanager
+def watched(cluster: Cluster) -> Iterator[list[int]]:
+    """Note how many nodes run, again and again while the block runs."""
+    fewest, ends = [len(NODES)], threading.Event()
+
+    def watch() -> None:
+        while not ends.is_set():
+            sizes = [len(cluster.up(name)) for name in NODES]
+            # A node that is down tells nothing, and the others see one less.
+            fewest.append(max(sizes))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield fewest
+    finally:
+        ends.set()
+        watcher.join(60)
 
 
 def make_classic(cluster: Cluster) -> None:

@@ -2,95 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from typing import Any
 
-import boto3
 import pytest
-from moto.backends import get_backend
-from moto.server import ThreadedMotoServer
 
-from tests.lab.ansible import ROOT
-
-INVENTORY = ROOT / "inventories" / "ec2"
-IMAGE = "ami-12c6146b"  # one of those moto knows
-
-
-class Cloud:
-    """An account with nothing in it, and the commands of a user who has access to it."""
-
-    def __init__(self, endpoint: str) -> None:
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_REGION": "eu-central-1",
-            "AWS_DEFAULT_REGION": "eu-central-1",
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            # boto3 must look nowhere but in a test's variables for credentials.
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "ANSIBLE_FORCE_COLOR": "0",
-        }
-        self.ec2 = boto3.client(
-            "ec2",
-            endpoint_url=endpoint,
-            region_name="eu-central-1",
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",  # noqa: S106 - moto takes any
-        )
-
-    def instance(self, role: str, environment: str) -> tuple[str, str]:
-        """Start an instance; return its id and its private address."""
-        tags = {"Project": "roboshop", "Role": role, "Environment": environment, "Name": f"{role}-{environment}"}
-        answer = self.ec2.run_instances(
-            ImageId=IMAGE,
-            MinCount=1,
-            MaxCount=1,
-            TagSpecifications=[
-                {"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
-            ],
-        )
-        instance = answer["Instances"][0]
-        return instance["InstanceId"], instance["PrivateIpAddress"]
-
-    def ansible(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ansible", command, "-i", str(INVENTORY), *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-        )
-
-    def variables(self, host: str, *more: str) -> dict[str, Any]:
-        """The variables by which a host is reached and reaches RabbitMQ."""
-        return {"msg": self.resolved(host, "[dispatch_amqp_host, ansible_host]", *more)}
-
-    def resolved(self, host: str, expression: str, *more: str) -> Any:
-        """What an expression comes to on a host, resolved by a play as the roles would have it."""
-        done = self.ansible("adhoc", host, "-m", "debug", "-a", f"msg={{{{ {expression} }}}}", "-o", *more)
-        assert done.returncode == 0, done.stdout + done.stderr
-        found = re.search(r"=> (\{.*\})", done.stdout, re.DOTALL)
-        assert found, done.stdout
-        return json.loads(found.group(1))["msg"]
+from tests.integration.cloud import Cloud, account
 
 
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    for account in get_backend("ec2").values():  # moto keeps the instances of the test before
-        account["eu-central-1"].reset()
-    host, port = server.get_host_and_port()
-    yield Cloud(f"http://{host}:{port}")
-    server.stop()
+    with account() as made:
+        yield made
 
 
 def test_instances_are_grouped_by_tag_and_dispatch_finds_its_environments_broker(cloud: Cloud) -> None:

@@ -7,17 +7,15 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import docker
 import pika
 import pytest
 
 from tests.integration.conftest import order, until
-from tests.lab import engine, image
-from tests.lab.ansible import ROOT, Run, playbook
-from tests.lab.hosts import Host, Lab, await_boot, execute
+from tests.integration.shop import Shop, booted
+from tests.lab.ansible import Run
+from tests.lab.hosts import Host, Lab, await_boot
 from tests.lab.inventory import copied
 from tests.second_engine import deploy
 
@@ -31,19 +29,18 @@ BROKER, PRIMARY, REPLICA, FIRST, SECOND = (
     "fleet-dispatch-2",
 )
 AMQP = 22751
+SUBNET = "172.31.226.0/24"
 SERVER = "postgresql@15-main"
 LEDGER = f"postgresql://dispatch@{PRIMARY},{REPLICA}/dispatch"
 
 
-class Fleet:
+class Fleet(Shop):
     """A broker, two databases and two Dispatch hosts in a user's inventory."""
 
-    def __init__(self, client: docker.DockerClient, lab: Lab, inventory: Path, secrets: tuple[str, str]) -> None:
-        self.client, self.lab, self.inventory = client, lab, inventory
-        self.amqp_password, self.ledger_password = secrets
+    ledger_password = ""
 
     def play(self, book: str, *arguments: str, **variables: object) -> Run:
-        run = playbook(book, "--diff", "-e", json.dumps(variables), *arguments, inventory=self.inventory)
+        run = self.playbook(book, "--diff", *arguments, **variables)
         assert self.ledger_password not in run.output
         return run
 
@@ -53,11 +50,6 @@ class Fleet:
         assert run.code != 0, run.output
         assert run.changed == 0, run.output
         return " ".join(run.output.split())
-
-    def run(self, host: str, script: str) -> str:
-        code, output = execute(self.client.containers.get(host), "sh", "-c", script)
-        assert code == 0, output
-        return output
 
     def sql(self, host: str, statement: str, database: str = "dispatch") -> str:
         return self.run(host, f'runuser -u postgres -- psql -XAtq -d {database} -c "{statement}"')
@@ -73,7 +65,7 @@ class Fleet:
 
     @contextlib.contextmanager
     def channel(self) -> Iterator[pika.adapters.blocking_connection.BlockingChannel]:
-        login = pika.PlainCredentials("roboshop", self.amqp_password)
+        login = pika.PlainCredentials("roboshop", self.password)
         connection = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", AMQP, credentials=login))
         try:
             yield connection.channel()
@@ -105,21 +97,18 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         Host(FIRST, "dispatch", 22704),
         Host(SECOND, "dispatch", 22705),
     )
-    lab = Lab("fleet", directory / ".lab", hosts)
-    client = engine.connect(ROOT / ".lab")
-    lab.down(client)
-    lab.up(client, image.ensure(client))
-    passwords = uuid.uuid4().hex, uuid.uuid4().hex
-    for name, password in zip(("amqp_password", "ledger_password"), passwords, strict=True):
-        (lab.state / name).write_text(password + "\n")
-    made = Fleet(client, lab, copied(lab, directory, BROKER), passwords)
-    preview = made.play("site", "--check", "--limit", "postgresql")
-    assert preview.code == 0, preview.output
-    run = made.play("site", "-vvv")
-    assert run.code == 0, run.output
-    yield made
-    lab.down(client)
-    client.close()
+    lab = Lab("fleet", directory / ".lab", hosts, SUBNET)
+    with booted(lab) as client:
+        passwords = uuid.uuid4().hex, uuid.uuid4().hex
+        for name, password in zip(("amqp_password", "ledger_password"), passwords, strict=True):
+            (lab.state / name).write_text(password + "\n")
+        made = Fleet(client, lab, copied(lab, directory, BROKER), passwords[0])
+        made.ledger_password = passwords[1]
+        preview = made.play("site", "--check", "--limit", "postgresql")
+        assert preview.code == 0, preview.output
+        run = made.play("site", "-vvv")
+        assert run.code == 0, run.output
+        yield made
 
 
 def test_neither_engine_has_anything_left_to_change(fleet: Fleet) -> None:
@@ -181,6 +170,27 @@ def test_what_can_t_work_is_refused_by_name_before_the_switch(fleet: Fleet) -> N
     said = fleet.refused("dispatch", dispatch_ledger=f"postgresql://dispatch@{PRIMARY}")
     assert "dispatch_ledger names no database" in said
     assert before == {host: fleet.started(host, "dispatch") for host in (FIRST, SECOND)}
+
+
+def test_rights_that_are_missing_and_a_newer_schema_are_refused_by_name(fleet: Fleet) -> None:
+    before = {host: fleet.started(host, "dispatch") for host in (FIRST, SECOND)}
+    change = {"dispatch_environment": {"DISPATCH_RETENTION_DAYS": 90}}
+    fleet.sql(PRIMARY, "REVOKE INSERT ON dispatch.orders FROM dispatch")
+    said = fleet.refused("dispatch", **change)
+    assert "dispatch lacks rights at" in said
+    assert "INSERT on orders" in said
+    assert "dispatch ledger migrate" in said
+    assert fleet.play("postgresql").code == 0  # which grants them
+    fleet.sql(PRIMARY, "UPDATE dispatch.version SET version = 99")
+    for book in ("dispatch", "postgresql"):
+        said = fleet.refused(book, **change)
+        assert "is of version 99, and this release knows version" in said
+        assert "deploy the release that made it, or a later one" in said
+    fleet.sql(PRIMARY, "UPDATE dispatch.version SET version = 1")
+    assert before == {host: fleet.started(host, "dispatch") for host in (FIRST, SECOND)}
+    body = order()
+    fleet.publish(body)
+    until(lambda: len(fleet.dispatched(body["orderid"])) == 1)
 
 
 def test_a_replica_that_is_named_as_the_primary_is_refused(fleet: Fleet) -> None:

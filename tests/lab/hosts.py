@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import ipaddress
 import shutil
+import socket
 import subprocess
 import tarfile
 import time
@@ -19,6 +22,7 @@ from tests.lab import LabError, engine
 LABEL = "roboshop.lab"
 BOOT_SECONDS = 60
 LOGIN = "ec2-user"
+SSHD_LOG = ["journalctl", "--no-pager", "-n", "20", "-u", "ssh", "-u", "sshd"]
 INOTIFY, INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances"), 512
 
 
@@ -34,7 +38,10 @@ class Host:
 
 @dataclass(frozen=True)
 class Lab:
-    """Hosts that are booted and removed as one; the directory `state` holds their key, known_hosts and secrets."""
+    """Hosts that are booted and removed as one; the directory `state` holds their key, known_hosts and secrets.
+
+    With a `subnet`, each host keeps its address for as long as it exists, as an EC2 host does.
+    """
 
     name: str
     state: Path
@@ -55,6 +62,14 @@ class Lab:
             "ansible_ssh_private_key_file": str(self.state / "id_ed25519"),
             "ansible_ssh_common_args": f"-o 'UserKnownHostsFile=\"{known_hosts}\"' -o IdentitiesOnly=yes",
         }
+
+    def cut_off(self, client: docker.DockerClient, name: str) -> None:
+        """Take a host off the network; what it has running goes on."""
+        client.networks.get(self.network).disconnect(name)
+
+    def reconnect(self, client: docker.DockerClient, name: str) -> None:
+        """Put a host on the network again."""
+        client.networks.get(self.network).connect(name, ipv4_address=self._address(name))
 
     def up(self, client: docker.DockerClient, image: str) -> None:
         """Boot every host that isn't running, remove surplus ones, and record the host keys.
@@ -82,6 +97,7 @@ class Lab:
             await_boot(container)
             put(container, f"/home/{LOGIN}/.ssh", {"authorized_keys": key.encode()})
             _run(container, "chown", LOGIN, f"/home/{LOGIN}/.ssh/authorized_keys")
+            _await_ssh(container, host.ssh_port)
             known_hosts.append(f"[127.0.0.1]:{host.ssh_port} {_host_key(container)}\n")
             print(f"  {host.name}: up, ssh on 127.0.0.1:{host.ssh_port}", flush=True)
         (self.state / "known_hosts").write_text("".join(known_hosts))
@@ -126,7 +142,14 @@ class Lab:
             _start(container)
         return container
 
+    def _address(self, name: str) -> str | None:
+        if not self.subnet:
+            return None
+        # Docker has the first ones for itself.
+        return str(ipaddress.ip_network(self.subnet)[11 + [host.name for host in self.hosts].index(name)])
+
     def _create(self, client: docker.DockerClient, image: str, host: Host) -> Container:
+        address = client.api.create_endpoint_config(ipv4_address=self._address(host.name))
         ports = {22: host.ssh_port, **dict(host.other_ports)}
         try:
             # systemd runs without --privileged if it may mount (SYS_ADMIN) and see its cgroup.
@@ -136,6 +159,7 @@ class Lab:
                 hostname=host.name,
                 labels={LABEL: self.name, "roboshop.group": host.group},
                 network=self.network,
+                networking_config={self.network: address},
                 ports={f"{inside}/tcp": ("127.0.0.1", outside) for inside, outside in ports.items()},
                 cap_add=["SYS_ADMIN"],
                 security_opt=["seccomp=unconfined", "apparmor=unconfined"],
@@ -189,6 +213,25 @@ def await_boot(container: Container) -> None:
     )
 
 
+def _await_ssh(container: Container, port: int) -> None:
+    """Wait until sshd greets on its published port, because the engine may forward a port later than sshd listens.
+
+    Raises LabError after BOOT_SECONDS, with what the host says of its sshd.
+    """
+    deadline = time.monotonic() + BOOT_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            if connection.recv(4) == b"SSH-":
+                return
+        time.sleep(0.2)
+    said = (execute(container, *command)[1] for command in (["ss", "-tlnp"], ["ip", "-br", "addr"], SSHD_LOG))
+    raise LabError(
+        f"The host {container.name} runs sshd, but nothing greets on 127.0.0.1:{port} within {BOOT_SECONDS} s. "
+        "See whether a firewall of this machine keeps the engine from forwarding ports. The host says:\n"
+        + "\n".join(said)
+    )
+
+
 def _host_key(container: Container) -> str:
     """The host's public key, in the format of known_hosts. Asks again, as Docker may lose output under load."""
     for _ in range(10):
@@ -207,6 +250,16 @@ def put(container: Container, directory: str, files: dict[str, bytes]) -> None:
             member.size, member.mode = len(content), 0o600
             tar.addfile(member, io.BytesIO(content))
     container.put_archive(directory, archive.getvalue())
+
+
+def get(container: Container, path: str) -> bytes:
+    """Return a file of a host, which must not be in a file system in memory, such as /run and /tmp. Raises LabError."""
+    parts, _ = container.get_archive(path)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as tar:
+        file = tar.extractfile(Path(path).name)
+        if not file:
+            raise LabError(f"{path} on {container.name} is no file.")
+        return file.read()
 
 
 def _run(container: Container, *command: str) -> str:

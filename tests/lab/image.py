@@ -50,8 +50,11 @@ DISTRIBUTIONS = {
         Distribution("debian13", "debian:13", "trixie"),
         Distribution("ubuntu22", "ubuntu:22.04"),
         Distribution("ubuntu24", "ubuntu:24.04"),
+        Distribution("ubuntu26", "ubuntu:26.04"),
         Distribution("rocky9", "rockylinux/rockylinux:9"),
+        Distribution("rocky10", "rockylinux/rockylinux:10"),
         Distribution("alma9", "almalinux:9"),
+        Distribution("alma10", "almalinux:10"),
         Distribution("amazon2023", "amazonlinux:2023"),
         # EL9's dnf, rpm, names and layout over Debian's files show that the dnf path works, not that Rocky does.
         Distribution("el9-facsimile"),

@@ -31,14 +31,43 @@ def test_actions_are_pinned_by_commit_and_may_only_read(workflow: Path) -> None:
     text = workflow.read_text()
     used = re.findall(r"uses: *(.+)", text)
     assert used
-    loose = [action for action in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)]
+    others = [action for action in used if not action.startswith("./.github/workflows/")]
+    loose = [action for action in others if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)]
     assert loose == []
-    assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
+    workflow_file = yaml.safe_load(text)
+    assert workflow_file["permissions"] == {"contents": "read"}
+    granted = {name: job["permissions"] for name, job in workflow_file["jobs"].items() if "permissions" in job}
+    assert granted == ({"release": {"contents": "write"}} if workflow.name == "release.yml" else {})
+
+
+def test_only_a_tag_is_released_and_only_once_all_of_ci_has_passed() -> None:
+    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    assert release["on"] == {"push": {"tags": ["v*"]}}
+    assert release["jobs"]["test"] == {"uses": "./.github/workflows/ci.yml"}
+    assert release["jobs"]["release"]["needs"] == "test"
+
+
+def test_every_workflow_ends_and_has_but_one_run_that_counts() -> None:
+    for path in WORKFLOWS:
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["concurrency"]["group"]
+        assert [name for name, job in workflow["jobs"].items() if "steps" in job and "timeout-minutes" not in job] == []
+
+
+def test_every_lock_is_renewed() -> None:
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    (python,) = [update for update in updates if update["package-ecosystem"] == "pip"]
+    locks = subprocess.run(
+        ["git", "ls-files", "*requirements*.txt"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    renewed = {directory.strip("/") for directory in python["directories"]}
+    # The lab's payment is as old as RoboShop's is.
+    assert {str(Path(lock).parent).strip(".") for lock in locks} - {"tests/lab/payment"} == renewed
 
 
 def test_no_step_of_a_job_finds_the_token_in_the_checkout() -> None:
     jobs = [job for path in WORKFLOWS for job in yaml.safe_load(path.read_text())["jobs"].values()]
-    checkouts = [step for job in jobs for step in job["steps"] if "checkout" in step.get("uses", "")]
+    checkouts = [step for job in jobs for step in job.get("steps", []) if "checkout" in step.get("uses", "")]
     assert checkouts
     assert [step for step in checkouts if step["with"]["persist-credentials"] is not False] == []
 

@@ -12,7 +12,9 @@ description:
     directory. A binary has to be one for this machine.
   - A release that stands as it was built is left alone. One that does not is built anew, and what stood before is put
     back where that fails.
-  - The artifact is removed.
+  - Where C(signers) says who may sign the artifact, its signature is verified before anything is unpacked. It is
+    beside the artifact, under that name with C(.sig) appended.
+  - The artifact and its signature are removed.
 options:
   artifact:
     description: Path of the zip on the host.
@@ -32,7 +34,9 @@ options:
     choices: [python, go, binary]
     default: python
   name:
-    description: Name of the service, which is that of the program that is compiled or brought. Python needs none.
+    description:
+      - Name of the service, which is that of the program that is compiled or brought, and part of what a signature has
+        to be made for. Python without a signature needs none.
     type: str
     default: ""
   interpreter:
@@ -64,6 +68,14 @@ options:
         that the index lacks.
     type: bool
     default: true
+  signers:
+    description: Who may sign the artifact, the text of an allowed_signers file (ssh-keygen(1)). Empty for no signature.
+    type: str
+    default: ""
+  revoked:
+    description: Public keys, one a line, that may not sign it, whatever C(signers) says.
+    type: str
+    default: ""
   source:
     description: What error messages call the artifact.
     type: str
@@ -108,8 +120,7 @@ unbuilt:
 
 import os
 
-from ansible.module_utils.app_build import BuildError, build, failure, plan_of
-from ansible.module_utils.app_releases import stands
+from ansible.module_utils.app_build import BuildError, build, failure, fits, plan_of
 from ansible.module_utils.basic import AnsibleModule
 
 
@@ -127,6 +138,8 @@ def main() -> None:
             "go_proxy": {"type": "str", "default": "", "no_log": True},
             "ca_bundle": {"type": "str", "default": ""},
             "require_hashes": {"type": "bool", "default": True},
+            "signers": {"type": "str", "default": ""},
+            "revoked": {"type": "str", "default": ""},
             "source": {"type": "str", "required": True},
         },
         required_if=[
@@ -139,7 +152,7 @@ def main() -> None:
     plan = plan_of({name: value for name, value in module.params.items() if name != "source"})
     os.umask(0o022)
     try:
-        changed = not stands(plan.release, plan.sha256) if module.check_mode else build(plan)
+        changed = not fits(plan) if module.check_mode else build(plan)
     except (BuildError, OSError) as error:
         unbuilt = isinstance(error, BuildError) and error.unbuilt
         module.fail_json(msg=failure(module.params["source"], error), unbuilt=unbuilt)

@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: app_release_info
 short_description: Say which releases stand on a host, and which one is live
 description:
-  - Reads the marks of the releases below a directory, and changes nothing.
+  - Reads the marks of the releases below a directory, and what they say that they are made of. Changes nothing, and
+    runs nothing of theirs.
 options:
   home:
     description: The directory that holds C(releases/) and C(current).
@@ -43,11 +44,15 @@ releases:
     id: {description: Its id., type: str}
     built: {description: When it was built, in seconds since the epoch., type: float}
     activated: {description: When it was made live, in seconds since the epoch., type: float}
+    version: {description: Its version by its SBOM (C(sbom.cdx.json)), or an empty string., type: str}
+    commit: {description: The commit that it was built from, by its SBOM, or an empty string., type: str}
+    components: {description: The versions of what runs in it, by name, by its SBOM., type: dict}
 """
 
 from pathlib import Path
 
 from ansible.module_utils.app_releases import been_live, complete, live, previous
+from ansible.module_utils.app_sbom import made_of
 from ansible.module_utils.basic import AnsibleModule
 
 
@@ -61,7 +66,7 @@ def main() -> None:
         changed=False,
         live=live_id,
         previous=previous(releases, live_id),
-        releases=[one.as_dict() for one in been_live(releases)],
+        releases=[{**one.as_dict(), **made_of(home / "releases" / one.id)} for one in been_live(releases)],
     )
 
 

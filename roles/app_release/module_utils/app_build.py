@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -20,7 +21,8 @@ from typing import Any
 from ansible.module_utils import app_build_binary, app_build_go, app_build_python
 from ansible.module_utils.app_disk import remove, sync, sync_file_system
 from ansible.module_utils.app_plan import BuildError, Plan, plan_of
-from ansible.module_utils.app_releases import ACTIVATED, COMPLETE, DAMAGED, digest, exposed, live, stands
+from ansible.module_utils.app_releases import ACTIVATED, COMPLETE, DAMAGED, digest, exposed, live, stands, verified
+from ansible.module_utils.app_signature import refusal
 
 # Only root can write here. In /run/lock any user could open the lock and hold it for ever.
 LOCKS = Path("/run")
@@ -31,8 +33,9 @@ BUILDERS = {"python": app_build_python, "go": app_build_go, "binary": app_build_
 
 
 def build(plan: Plan) -> bool:
-    """Build a release unless the host has it; return whether it was built. Removes the artifact in any case.
+    """Build a release unless the host has it; return whether anything changed. Removes the artifact in any case.
 
+    Of a release that stands, but whose artifact's signature was not verified by these signers, that is made up for.
     Raises BuildError, also where another play is building the same release.
     """
     releases = plan.release.parent
@@ -46,12 +49,36 @@ def build(plan: Plan) -> bool:
             )
         try:
             _tidy(plan.release)
-            if stands(plan.release, plan.sha256):
+            if fits(plan):
                 return False
-            _build_anew(plan)
+            content = _checked(plan)
+            if stands(plan.release, plan.sha256):
+                _mark(plan, plan.release / COMPLETE)
+            else:
+                _build_anew(plan, content)
         finally:
             plan.artifact.unlink(missing_ok=True)
+            plan.signature.unlink(missing_ok=True)
     return True
+
+
+def fits(plan: Plan) -> bool:
+    """Whether the release stands, and its signature, where one is asked for, was verified by these signers."""
+    return stands(plan.release, plan.sha256) and (not plan.signers or verified(plan.release) == plan.signed_by.digest())
+
+
+def _checked(plan: Plan) -> bytes:
+    """The artifact's content, if it is the one that was meant. Raises BuildError before anything is unpacked."""
+    # Another user may have put the artifact here or still have it open, so only what has been read counts from here on.
+    content: bytes = plan.artifact.read_bytes()
+    if hashlib.sha256(content).hexdigest() != plan.sha256:
+        raise BuildError(
+            f"{plan.artifact} has changed on its way to this host: its SHA-256 is not {plan.sha256}; run the play again"
+        )
+    refused = refusal(content, plan.signature, plan.signed_by)
+    if refused:
+        raise BuildError(refused)
+    return content
 
 
 def _require_own_directory(releases: Path) -> None:
@@ -120,14 +147,14 @@ def _whole(path: Path) -> Path:
     return path.with_name(path.name[: -len(DAMAGED)]) if path.name.endswith(DAMAGED) else path
 
 
-def _build_anew(plan: Plan) -> None:
+def _build_anew(plan: Plan, content: bytes) -> None:
     release, aside = plan.release, _aside(plan.release)
     if release.exists():
         # This may be the live release. The service does not notice while it is away: it has its code in memory.
         release.rename(aside)
     try:
         release.mkdir(mode=0o755)
-        _unpack(plan)
+        _unpack(plan, content)
         BUILDERS[plan.kind].build(plan)
         _give_to_root(release)
         _complete(plan, aside)
@@ -146,24 +173,14 @@ def _build_anew(plan: Plan) -> None:
     remove(aside)
 
 
-def _unpack(plan: Plan) -> None:
-    # Another user may have put the artifact here or still have it open, so root checks and unpacks a copy of its own.
-    copy = plan.release / ".artifact.zip"
-    with copy.open("xb") as target, plan.artifact.open("rb") as source:
-        os.fchmod(target.fileno(), 0o600)
-        shutil.copyfileobj(source, target)
-    if hashlib.sha256(copy.read_bytes()).hexdigest() != plan.sha256:
-        raise BuildError(
-            f"{plan.artifact} has changed on its way to this host: its SHA-256 is not {plan.sha256}; run the play again"
-        )
+def _unpack(plan: Plan, content: bytes) -> None:
     try:
-        with zipfile.ZipFile(copy) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             archive.extractall(plan.release)
     except OSError:
         raise
     except Exception as error:  # zipfile has a dozen kinds of them, by what is damaged
         raise BuildError(f"the artifact can't be unpacked: {str(error) or type(error).__name__}") from error
-    copy.unlink()
     for name in (*BUILDERS[plan.kind].made(plan), COMPLETE, ACTIVATED):
         if os.path.lexists(plan.release / name):
             raise BuildError(f"the artifact holds {name}, which is made on the host; leave it out, and zip it again")
@@ -187,11 +204,18 @@ def _complete(plan: Plan, aside: Path) -> None:
     if (aside / ACTIVATED).exists():
         shutil.copy2(aside / ACTIVATED, release / ACTIVATED)
     sync_file_system(release)  # the mark vouches for the rest, so it comes last
+    _mark(plan, aside / COMPLETE)
+
+
+def _mark(plan: Plan, before: Path) -> None:
+    """Write a release's mark, which is as old as the one `before`, where there is that."""
+    release = plan.release
     marker = release / f"{COMPLETE}.new"
-    marker.write_text(f"{plan.sha256}\n{digest(release)}\n", encoding="ascii")
+    signers = f"{plan.signed_by.digest()}\n" if plan.signers else ""
+    marker.write_text(f"{plan.sha256}\n{digest(release)}\n{signers}", encoding="ascii")
     with suppress(FileNotFoundError):
         # A rebuilt release keeps its age, because the releases' order in time decides where a rollback goes.
-        built = (aside / COMPLETE).stat()
+        built = before.stat()
         os.utime(marker, ns=(built.st_atime_ns, built.st_mtime_ns))
     sync(marker)
     marker.rename(release / COMPLETE)

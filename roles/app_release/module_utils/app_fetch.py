@@ -8,8 +8,10 @@ import os
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ansible.module_utils.app_kind import examine
+from ansible.module_utils.app_kind import Artifact, examine
+from ansible.module_utils.app_signature import OCTETS, SUFFIX, Signers, missing, refusal
 
 SECONDS = 60  # without an octet
 CHUNK = 1 << 20
@@ -23,8 +25,7 @@ def fetch(url: str, sha256: str, path: Path) -> None:
     half.unlink(missing_ok=True)
     descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
-        # The filter app_artifact lets http and https pass alone.
-        with os.fdopen(descriptor, "wb") as file, urllib.request.urlopen(url, timeout=SECONDS) as answer:  # noqa: S310
+        with os.fdopen(descriptor, "wb") as file, _opened(url) as answer:
             while chunk := answer.read(CHUNK):
                 digest.update(chunk)
                 file.write(chunk)
@@ -35,21 +36,51 @@ def fetch(url: str, sha256: str, path: Path) -> None:
         half.unlink(missing_ok=True)
 
 
+def _opened(url: str) -> Any:
+    # The filter app_artifact lets http and https pass alone.
+    return urllib.request.urlopen(url, timeout=SECONDS)  # noqa: S310
+
+
+def fetch_signature(url: str, path: Path) -> None:
+    """Have what is at `url` now at `path`. Raises OSError and ValueError, and leaves nothing there then."""
+    path.unlink(missing_ok=True)  # that of an earlier try
+    with _opened(url) as answer:
+        path.write_bytes(answer.read(OCTETS))
+
+
+def told(path: Path, signers: Signers) -> Artifact:
+    """What an artifact on the host is, after its signature, which is beside it, was verified where one is asked for."""
+    refused = refusal(path.read_bytes(), _beside(path), signers)
+    return Artifact(fault=refused) if refused else examine(path, signers.service)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + SUFFIX)
+
+
 def main(request: Mapping[str, str]) -> int:
-    """Print as JSON what the artifact is, or why it could not be fetched; return the exit code."""
+    """Print as JSON what the artifact is, or why it can't be had or does not count; return the exit code."""
     path, name = Path(request["path"]), request["name"]
     what = f"{name}_artifact is {request['source']}"
     try:
         fetch(request["source"], request["sha256"], path)
-        found = examine(path, name).as_dict()
-        told = {name: found[name] for name in ("kind", "go")}
-        if found["fault"]:
-            told = {"failure": f"{what}, and {found['fault']}"}
     except (OSError, ValueError) as error:
-        told = {
+        answer = {
             "failure": f"{what}, which could not be fetched on this host with the checksum {name}_artifact_sha256 = "
             f"{request['sha256']}: {error}. Correct whichever is wrong, or copy the artifact to the controller and "
             "name its path."
         }
-    print(json.dumps(told))
+    else:
+        found = _signed(path, Signers(name, request["signers"], request["revoked"]), request["signature"])
+        answer = {"failure": f"{what}, and {found.fault}"} if found.fault else {"kind": found.kind, "go": found.go}
+    print(json.dumps(answer))
     return 0
+
+
+def _signed(path: Path, signers: Signers, url: str) -> Artifact:
+    try:
+        if signers:
+            fetch_signature(url, _beside(path))
+        return told(path, signers)
+    except (OSError, ValueError) as error:
+        return Artifact(fault=missing(signers, url, str(error)))

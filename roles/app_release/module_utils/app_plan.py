@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.app_signature import SUFFIX, Signers
+
 # No program starts in a release's directory, so that neither Python nor pip takes a file there for one of its own.
 ELSEWHERE = Path("/")
 
@@ -36,6 +38,18 @@ class Plan:
     name: str = ""
     compiler: str = ""  # what builds a release of Go
     go_proxy: str = ""  # may hold a password; "" for the compiler's own
+    signers: str = ""  # who may sign the artifact, as ssh-keygen(1) has it; "" where no signature is asked for
+    revoked: str = ""  # public keys that may not, whatever `signers` says
+
+    @property
+    def signed_by(self) -> Signers:
+        """Whose signature of the artifact counts."""
+        return Signers(self.name, self.signers, self.revoked)
+
+    @property
+    def signature(self) -> Path:
+        """Where the artifact's signature is, if it has one."""
+        return self.artifact.with_name(self.artifact.name + SUFFIX)
 
 
 def plan_of(values: Mapping[str, Any]) -> Plan:

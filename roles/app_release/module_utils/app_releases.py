@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ansible.module_utils.app_disk import sync
 
-# This file has two lines, the SHA-256 of the artifact and the digest of what was built. Its mtime is the build's.
+# This file has the SHA-256 of the artifact, the digest of what was built and, where the artifact's signature was
+# verified, the digest of whose would have counted; a line each. Its mtime is the build's.
 COMPLETE = ".complete"
 # This file's mtime is when the release last took over from another one.
 ACTIVATED = ".activated"
@@ -71,13 +72,24 @@ def _lines(path: bytes, name: bytes) -> Iterator[bytes]:
 
 def stands(release: Path, sha256: str = "") -> bool:
     """Whether a release is complete and unchanged since (and, if `sha256` is given, built from that artifact)."""
+    artifact, content, _ = _mark(release)
+    return bool(content) and (not sha256 or artifact == sha256) and content == digest(release)
+
+
+def verified(release: Path) -> str:
+    """The digest of whose signature would have counted when a release's artifact was verified; "" where it was not."""
+    return _mark(release)[2]
+
+
+def _mark(release: Path) -> tuple[str, str, str]:
+    """What the mark of a complete release says, "" for all that it doesn't."""
     try:
         if not _is_own(release / COMPLETE) or exposed(release.parent):
-            return False  # only root's mark can be trusted
-        artifact, content, *_ = [*(release / COMPLETE).read_text(encoding="ascii").split("\n"), "", ""]
+            return "", "", ""  # only root's mark can be trusted
+        artifact, content, signers, *_ = [*(release / COMPLETE).read_text(encoding="ascii").split("\n"), "", "", ""]
     except (OSError, UnicodeDecodeError):
-        return False
-    return (not sha256 or artifact == sha256) and content == digest(release)
+        return "", "", ""
+    return artifact, content, signers
 
 
 def exposed(directory: Path) -> Path | None:

@@ -59,12 +59,16 @@ def rollback_fault(fleet: Mapping[str, Standing], asked: str, name: str) -> str:
 
 
 def history(standing: Standing, name: str) -> list[str]:
-    """One line for each release of a host that has been live, the most recent first."""
+    """One line for each release of a host that has been live, the most recent first, and one for what it is made of."""
     lines = []
     for release in standing["releases"]:
         when = datetime.fromtimestamp(float(release["activated"]), tz=timezone.utc)
         what = "  live since " if release["id"] == standing["live"] else "  was made live "
         lines.append(f"{release['id']}{what}{when:%Y-%m-%d %H:%M:%S} UTC")
+        if release.get("version"):
+            commit = f" of commit {release['commit']}" if release["commit"] else ""
+            held = ", ".join(f"{component} {version}" for component, version in release["components"].items())
+            lines.append(f"  {release['version']}{commit}{f', with {held}' if held else ''}")
     return lines or [f"{name.capitalize()} has never been live on this host."]
 
 

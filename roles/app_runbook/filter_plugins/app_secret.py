@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "filter_utils"))
 
 import app_secrets
 
+# What a collection's lookup says that asks a store of secrets. One of Ansible's own may repeat the line it stands in.
+_LOOKUP = re.compile(r"The lookup plugin '(?!ansible\.builtin\.)[\w.]+' failed: .+", re.DOTALL)
+
 
 @jinja2.pass_context
 def secret(context: jinja2.runtime.Context, variable: str) -> dict[str, Any]:
@@ -24,7 +28,10 @@ def secret(context: jinja2.runtime.Context, variable: str) -> dict[str, Any]:
     """
     try:
         value = context.get(variable)
-    except jinja2.TemplateError:
+    except jinja2.TemplateError as error:
+        answer = _LOOKUP.search(str(error))
+        if answer:
+            return {"value": None, "fault": f"{variable} could not be looked up. {answer[0]}"}
         value = jinja2.Undefined()
     if not isinstance(value, jinja2.Undefined):
         return {"value": value, "fault": ""}

@@ -110,7 +110,7 @@ def wanted(
     return {
         "faults": [],
         "artifact_faults": [*artifact["faults"], *_unfit(service, kind, unfit)],
-        "artifact": {name: artifact[name] for name in ("value", "url", "source")},
+        "artifact": {name: artifact.get(name, "") for name in ("value", "url", "source", "signature")},
         "index_url": service["index_url"],
         "go_proxy": service["go_proxy"],
         "ca_bundle": service["ca_bundle"],
@@ -123,6 +123,8 @@ def wanted(
             "account": {"name": service["user"], **ENTRY},
             "home": {"path": service["home"], **HOME},
             "sha256": artifact["sha256"],
+            "signers": artifact.get("signers", ""),
+            "revoked": artifact.get("revoked", ""),
             "kind": kind,
             "go": artifact.get("go", ""),
             "configuration": configuration(service["name"]),

@@ -31,6 +31,16 @@ options:
         description: The SHA-256 of the artifact, in hexadecimal.
         type: str
         required: true
+      signers:
+        description:
+          - Who may sign the artifact, the text of an allowed_signers file (ssh-keygen(1)). A release whose artifact was
+            not verified by these signers is not settled. Empty where no signature is asked for.
+        type: str
+        default: ""
+      revoked:
+        description: Public keys, one a line, that may not sign it, whatever C(signers) says.
+        type: str
+        default: ""
       configuration:
         description: The directory that holds the settings, the credentials and, during a switch, the previous state.
         type: path

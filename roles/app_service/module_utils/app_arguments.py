@@ -12,6 +12,8 @@ WANTED: dict[str, Any] = {
         "account": {"type": "dict", "required": True},
         "home": {"type": "dict", "required": True},
         "sha256": {"type": "str", "required": True},
+        "signers": {"type": "str", "default": ""},
+        "revoked": {"type": "str", "default": ""},
         "configuration": {"type": "path", "required": True},
         "kind": {"type": "str", "default": ""},
         "go": {"type": "str", "default": ""},

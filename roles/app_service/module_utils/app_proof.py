@@ -80,8 +80,12 @@ def proven_as(service: Service, kind: str) -> Service:
     return replace(service, ready_url=ready_url, ready_log=ready_log)
 
 
-def restart(service: Service) -> None:
-    """Restart the service and wait until it has been ready for SETTLE_SECONDS. Raises UnhealthyError, CommandError."""
+def restart(service: Service, known: bool = False) -> None:
+    """Restart the service and wait until it has been ready for SETTLE_SECONDS. Raises UnhealthyError, CommandError.
+
+    A release that is `known` to work under its unit proves new settings by being ready, if it tells when it is.
+    """
+    settle = 0 if known and (service.ready_url or service.ready_log) else SETTLE_SECONDS
     app_host.run("systemctl", "daemon-reload")
     app_host.run("systemctl", "enable", service.name)
     before = properties(service)["InvocationID"]
@@ -90,7 +94,7 @@ def restart(service: Service) -> None:
     ready_since: float | None = None
     logged = not service.ready_log
     restarts: int | None = None  # systemd still counts the restarts of the state before, if that was crashing
-    while ready_since is None or time.monotonic() < ready_since + SETTLE_SECONDS:
+    while ready_since is None or time.monotonic() < ready_since + settle:
         time.sleep(POLL_SECONDS)
         state = properties(service)
         # Until the old process has ended, systemd's answers are about that one.

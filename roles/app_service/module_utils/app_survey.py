@@ -12,7 +12,8 @@ from ansible.module_utils import app_host, go_version
 from ansible.module_utils.app_comparison import UnfitError, Wanted, as_text, diff, of_kind, service_changes
 from ansible.module_utils.app_kind import kind_of
 from ansible.module_utils.app_neighbours import SharedHomeError, require_own_home
-from ansible.module_utils.app_releases import ID_DIGITS, directory, live, stands
+from ansible.module_utils.app_releases import ID_DIGITS, directory, live, stands, verified
+from ansible.module_utils.app_signature import Signers
 from ansible.module_utils.go_version import GoVersionError
 from ansible.module_utils.runtime_systems import UnsupportedSystemError, this_system
 
@@ -45,12 +46,14 @@ def compare(wanted: Wanted) -> dict[str, Any]:
     # The home may be a link to another volume; what counts is the directory that it leads to.
     unlike_home = app_host.differences(home.resolve(), wanted["home"])
     lacks_release = not stands(release, wanted["sha256"])
+    signers = Signers(wanted["name"], wanted["signers"], wanted["revoked"])
+    unverified = not lacks_release and bool(signers) and verified(release) != signers.digest()
     service = service_changes(wanted, release)
     current = live(home)
     steps = {
         "runtime": bool(packages),
         "account": lacks_account or bool(unlike_home),
-        "release": lacks_release,
+        "release": lacks_release or unverified,
         "drain": _source_changes(wanted),
         "service": lacks_release or bool(service),
     }
@@ -58,6 +61,7 @@ def compare(wanted: Wanted) -> dict[str, Any]:
     changes += [f"user {account['name']}: {'missing' if found_account is None else 'differs'}"] * lacks_account
     changes += [f"{home}: {', '.join(unlike_home)}"] * bool(unlike_home)
     changes += [f"{release}: {'damaged' if release.exists() else 'missing'}"] * lacks_release
+    changes += [f"{release}: its artifact's signature has yet to be verified by {signers.variable}"] * unverified
     return {
         "changes": changes + service,
         "settled": not any(steps[name] for name in ("runtime", "account", "release", "service")),

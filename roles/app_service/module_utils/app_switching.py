@@ -7,6 +7,7 @@ middle: it saves what is live, places what is wanted, and proves it, or puts bac
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import json
 import os
 import shutil
@@ -113,7 +114,7 @@ def _switch_locked(service: Service, wanted: Mapping[str, Any], release: Path, r
     except OSError as error:
         return give_up(service, "the new settings could not be written", str(error))
     try:
-        return activate(service, release, staged, wanted["check"] or "", wanted["releases_kept"])
+        return activate(service, release, staged, wanted["check"] or "", wanted["releases_kept"], rebuilt)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -181,7 +182,9 @@ def stage(service: Service, files: list[dict[str, Any]]) -> Path:
     return staged
 
 
-def activate(service: Service, release: Path, staged: Path, check: str, keep_releases: int) -> Outcome:
+def activate(
+    service: Service, release: Path, staged: Path, check: str, keep_releases: int, rebuilt: bool = False
+) -> Outcome:
     """Make what is staged live and prove it; if that fails, put back what was live."""
     if not app_host.BOOTED.is_dir():
         # While an image is made no service runs, so there is nothing to prove and nothing to keep running.
@@ -196,13 +199,14 @@ def activate(service: Service, release: Path, staged: Path, check: str, keep_rel
     failure = failed_check(service, release, staged, check) if check and not note else ""
     if failure:
         return give_up(service, f"`{check}` failed on this host with the new settings", failure)
+    known = not rebuilt and _is_known(service, release, staged)
     try:
         save(service, staged)
     except OSError as error:
         return give_up(service, "the live state could not be kept aside", str(error))
     try:
         place(service, staged, release)
-        restart(service)
+        restart(service, known)
         mark_live(release, linked(service.backup / "current"))
     except Exception as error:  # whatever went wrong, what was live has to be live again
         journal = last_lines(service)
@@ -214,6 +218,16 @@ def activate(service: Service, release: Path, staged: Path, check: str, keep_rel
     forget(service)
     prune(service.home, keep_releases)
     return Outcome(changed=True, note=note)
+
+
+def _is_known(service: Service, release: Path, staged: Path) -> bool:
+    """Whether this release has been proven under this unit, so that the settings alone are new."""
+    if live(service.home) != release or service.backup.exists():
+        return False
+    return all(
+        service.live[name].is_file() and filecmp.cmp(staged / name, service.live[name], shallow=False)
+        for name in ("unit", "drop_in")
+    )
 
 
 def give_up(service: Service, what: str, why: str) -> Outcome:

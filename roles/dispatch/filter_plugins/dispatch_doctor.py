@@ -21,7 +21,8 @@ if "dispatch_app" not in sys.modules:
     sys.modules["dispatch_app"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["dispatch_app"])
 
-from dispatch_app.doctor import report as rendering  # noqa: E402 - only now it can be found
+from dispatch_app.doctor import advisories  # noqa: E402 - only now it can be found
+from dispatch_app.doctor import report as rendering  # noqa: E402
 from dispatch_app.doctor.shape import problem  # noqa: E402
 from dispatch_app.doctor.table import BROKER, CONTROLLER, ERROR, FOUND, OK, WARNING  # noqa: E402
 
@@ -32,14 +33,16 @@ _TWO_VERSIONS = (
 )
 
 
-def collect(results: Mapping[str, Mapping[str, Any]], sources: Iterable[str]) -> dict[str, Any]:
+def collect(results: Mapping[str, Mapping[str, Any]], sources: Iterable[str], advised: str = "") -> dict[str, Any]:
     """Return the fleet that dispatch_app.doctor.report renders.
 
-    `results` are what the doctor's task registered, by host, and `sources` the inventories that Ansible was given. A
-    fault of the broker's is told once, and makes none of its hosts ill.
+    `results` are what the doctor's task registered, by host, and `sources` the inventories that Ansible was given;
+    `advised` is the path of a file of advisories, or "". A fault of the broker's is told once, and makes none of its
+    hosts ill.
     """
     inventory = " ".join(f"-i {shlex.quote(source)}" for source in sources)
-    hosts = {str(host): _report(str(host), result, inventory) for host, result in sorted(results.items())}
+    records = advisories.read(Path(advised)) if advised else []
+    hosts = {str(host): _report(str(host), result, inventory, records) for host, result in sorted(results.items())}
     shared = _shared(hosts)
     releases = sorted({report["release"] for report in hosts.values()} - {None})
     if len(releases) > 1:
@@ -50,7 +53,16 @@ def collect(results: Mapping[str, Mapping[str, Any]], sources: Iterable[str]) ->
     return {"hosts": hosts, "shared": shared}
 
 
-def _report(host: str, result: Mapping[str, Any], inventory: str) -> dict[str, Any]:
+def advisories_fault(path: str) -> str:
+    """Why the file that dispatch_advisories names holds no advisories, or ""."""
+    try:
+        advisories.read(Path(path))
+    except advisories.AdvisoriesError as error:
+        return f"dispatch_advisories is {path}: {error}. Set it to a file of advisories, or leave it out."
+    return ""
+
+
+def _report(host: str, result: Mapping[str, Any], inventory: str, records: list[Mapping[str, Any]]) -> dict[str, Any]:
     """One host's report, with its fixes completed by what only the controller knows."""
     report, why = _read(result)
     if report is None:
@@ -58,6 +70,7 @@ def _report(host: str, result: Mapping[str, Any], inventory: str) -> dict[str, A
         fix = {"where": CONTROLLER, "command": ping}
         finding = _finding("not-examined", "", ERROR, why, _NOT_EXAMINED, fix)
         return {"unexamined": why, "healthy": False, "release": None, "findings": [finding]}
+    advisories.warn(report, records)
     for finding in report["findings"]:
         fix = finding["fix"]
         if fix["where"] == CONTROLLER:
@@ -154,6 +167,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "dispatch_doctor_fleet": collect,
+            "dispatch_advisories_fault": advisories_fault,
             "dispatch_doctor_page": page,
             "dispatch_doctor_text": text,
             "dispatch_doctor_findings": rendering.host_text,

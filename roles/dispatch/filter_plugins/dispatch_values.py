@@ -29,9 +29,11 @@ from dispatch_app.settings import SettingsError, load  # noqa: E402 - as above
 # `_Reader.hosts` in dispatch_app/settings.py accepts the same; the zone of an IPv6 address follows a %.
 HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 HOST_AND_PORT = re.compile(r"[^:]*:[0-9]*")
-# AMQP_*, the webhook's secret, metrics and the ledger have variables of their own, and systemd sets STATE_DIRECTORY.
+# AMQP_*, the webhook's secret, metrics, the ledger and tracing have variables of their own, and systemd sets
+# STATE_DIRECTORY.
 SETTING = re.compile(
-    r"(?!AMQP_|STATE_DIRECTORY$|DISPATCH_(WEBHOOK_SECRET|METRICS|LEDGER(_PASSWORD|_CA)?)$)[A-Z][A-Z0-9_]*"
+    r"(?!AMQP_|STATE_DIRECTORY$|DISPATCH_(WEBHOOK_SECRET|METRICS|LEDGER(_PASSWORD|_CA)?|OTLP_(ENDPOINT|RATIO|HEADERS))$)"
+    r"[A-Z][A-Z0-9_]*"
 )
 SIGNING = "DISPATCH_WEBHOOK_SECRET"
 HTTP = "127.0.0.1:9672"  # where the consumer answers unless DISPATCH_HTTP says otherwise
@@ -50,7 +52,7 @@ def faults(values: Mapping[str, Any], inventory: str) -> list[str]:
     `values` has the variables' names without ``dispatch_`` as its keys, and None for a variable that is not set.
     `inventory` is the directory of the inventory, which the remedies name.
     """
-    checks = (_host, _port, _user, _password, _names, _ledger, _environment, _hook, _metrics, _seconds)
+    checks = (_host, _port, _user, _password, _names, _ledger, _otlp, _environment, _hook, _metrics, _seconds)
     return [fault for check in checks for fault in check(values, inventory)]
 
 
@@ -122,6 +124,21 @@ def _ledger(values: Mapping[str, Any], inventory: str) -> list[str]:
     ]
 
 
+def _otlp(values: Mapping[str, Any], _: str) -> list[str]:
+    endpoint, headers = values["otlp_endpoint"], values["otlp_headers"]
+    if headers is not None and not isinstance(headers, str):
+        return [number("dispatch_otlp_headers")]
+    if not endpoint:
+        alone = "dispatch_otlp_headers is set, and dispatch_otlp_endpoint is not. Set both, or neither."
+        return [alone] if headers else []
+    given = {
+        "DISPATCH_OTLP_ENDPOINT": endpoint, "DISPATCH_OTLP_RATIO": values["otlp_ratio"],
+        "DISPATCH_OTLP_HEADERS": headers or "",
+    }  # fmt: skip
+    _asked, problems = _consumer_s_word(given, "")
+    return [f"{re.sub(r'DISPATCH_OTLP_[A-Z]+', lambda name: name[0].lower(), problem)}." for problem in problems]
+
+
 def _environment(values: Mapping[str, Any], _: str) -> list[str]:
     environment = values["environment"]
     if not isinstance(environment, Mapping):
@@ -133,8 +150,9 @@ def _environment(values: Mapping[str, Any], _: str) -> list[str]:
     asked, problems = _consumer_s_word(ours, values["webhook_secret"])
     return [
         f"dispatch_environment has the setting {name}. Take a name that dispatch_app/README.md gives; for AMQP_* there "
-        f"are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for the webhook's secret "
-        f"dispatch_webhook_secret, for DISPATCH_METRICS dispatch_metrics, and STATE_DIRECTORY is systemd's."
+        f"are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for DISPATCH_OTLP_* "
+        f"dispatch_otlp_*, for the webhook's secret dispatch_webhook_secret, for DISPATCH_METRICS dispatch_metrics, "
+        f"and STATE_DIRECTORY is systemd's."
         f"{_closest(str(name), asked)}"
         for name in environment
         if not SETTING.fullmatch(str(name)) or (str(name).startswith("DISPATCH_") and name not in asked)
@@ -226,6 +244,11 @@ def original_faults(values: Mapping[str, Any], own_zip: str) -> list[str]:
         found.append(
             f"dispatch_ledger is {values['ledger']}, but {what}, which keeps no ledger. Leave the variable out, "
             f"or {remedy}."
+        )
+    if values["otlp_endpoint"]:
+        found.append(
+            f"dispatch_otlp_endpoint is {values['otlp_endpoint']}, but {what}, which exports no spans. Leave the "
+            f"variable out, or {remedy}."
         )
     if "," in str(values["amqp_host"]):
         found.append(

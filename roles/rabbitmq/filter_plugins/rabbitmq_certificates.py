@@ -12,7 +12,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 # One of ours that ends sooner is made anew: long enough for a play that runs once a month.
 RENEWED_BEFORE = timedelta(days=30)
@@ -41,13 +41,15 @@ def rabbitmq_certificates(
     reached_by: list[str],
     now: datetime | None = None,
     asked_by: str = "rabbitmq",
+    peers_call_it: str = "",
 ) -> dict[str, Any]:
     """Return what is to be done about a broker's certificate and its clients': ``{"faults", "generate_ca", "due"}``.
 
     `names` are those a certificate of ours has to bear. One that is given has to bear them, too, unless `reached_by`
     tells names by which clients may reach the broker: then any of those will do. `due` has a dictionary for each that
     is to be made: its name, its subjectAltName, and whether it and its key stand already. `asked_by` is the role whose
-    variable names a remedy.
+    variable names a remedy. `peers_call_it` is the name by which other nodes of a cluster know the host, "" for none:
+    its certificate has to bear that, one that is given, too, and to be good for a client as well.
     """
     moment, folder = now or datetime.now(timezone.utc), Path(directory)
     authority = _read(folder, "ca")
@@ -62,14 +64,15 @@ def rabbitmq_certificates(
         )
     due = []
     for name in dict.fromkeys([host, *clients]):
-        pair, ours_bears = _read(folder, name), names if name == host else []
+        pair, peer = _read(folder, name), peers_call_it if name == host else ""
+        ours_bears = [*names, *filter(None, [peer])] if name == host else []
         missing = pair.certificate is None and not pair.faults
         mine = _ours(pair, authority)
         # One of ours bears every name and does not end soon; of one that is given, only what can't work is refused.
         others = reached_by if name == host and not mine else []
         until = moment + RENEWED_BEFORE if mine else moment
         wrong = pair.faults or _wrong(pair, ours_bears, others, until, asked_by)
-        wrong = wrong or ([] if mine else _distrusted(pair, authority))
+        wrong = wrong or ([] if mine else [*_distrusted(pair, authority), *_unfit_for_peers(pair, peer)])
         if (missing and signs) or (wrong and mine and not pair.faults):
             due.append(
                 {
@@ -141,6 +144,26 @@ def _wrong(pair: Pair, names: list[str], any_of: list[str], moment: datetime, as
             f"is, or set {asked_by}_tls_names to the names by which clients reach the host."
         )
     return found
+
+
+def _unfit_for_peers(pair: Pair, peer: str) -> list[str]:
+    """Return what is wrong with a certificate by which servers of one cluster know each other."""
+    if pair.certificate is None or not peer:
+        return []
+    borne = _names(pair.certificate)
+    file, remedy = f"The certificate {pair.name}.pem", "Put one there that is, or set rabbitmq_cluster_tls: false."
+    if not _borne(peer, borne):
+        return [
+            f"{file} is not one for {peer}, by which the other nodes of the cluster know the host; it bears "
+            f"{', '.join(borne) or 'no name'}. {remedy}"
+        ]
+    try:
+        uses = pair.certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return []
+    if {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= {*uses}:
+        return []
+    return [f"{file} is not one for both a server and a client, and a node of a cluster is both. {remedy}"]
 
 
 def _ca_due(authority: Pair, moment: datetime) -> bool:

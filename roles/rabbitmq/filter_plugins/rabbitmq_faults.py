@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,14 @@ from certificate_names import file_faults, name_faults
 
 _PLUGIN = re.compile(r"[a-z][a-z0-9_]*")
 _APPLIES_TO = ("queues", "exchanges", "all", "classic_queues", "quorum_queues", "streams")
+_DISCOVERIES = ("classic_config", "aws")
+_REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")
+_TAG = re.compile(r"[\w-]{1,128}", re.ASCII)
+_VERSION = re.compile(r"(\d+:)?\d+(\.\d+)+([.+~-][\w.+~-]*)?", re.ASCII)
+# What RabbitMQ's Erlang takes for a cookie: an atom (erlang.org, "Distributed Erlang").
+_COOKIE = re.compile(r"[\x21-\x7e]{1,255}")
+# One that Erlang made itself looks so, and Debian's package puts another in its place whenever it is installed.
+_REPLACED = re.compile(r"[A-Z]{20}")
 _OCTETS = 255  # of a name: AMQP 0-9-1, 4.2.5.3, short strings
 
 Faults = Iterator[str]
@@ -37,6 +46,10 @@ def rabbitmq_faults(values: dict[str, Any], host: str, inventory: str) -> list[s
         *_tags(values["rabbitmq_user_tags"]),
         *_name("rabbitmq_vhost", values["rabbitmq_vhost"], "Set it to a virtual host's name, or leave it out for /."),
         *_cluster(values, host),
+        *(_cookie(str(values["rabbitmq_cookie_file"])) if values["rabbitmq_cluster"] else ()),
+        *_discovery(values),
+        *_version("rabbitmq_version", values["rabbitmq_version"], "3.10.8"),
+        *_version("rabbitmq_erlang_version", values["rabbitmq_erlang_version"], "25.2.3"),
         *_list("rabbitmq_names", values["rabbitmq_names"], _exchange_or_queue),
         *_list("rabbitmq_plugins", values["rabbitmq_plugins"], _plugin),
         *_list("rabbitmq_policies", values["rabbitmq_policies"], _policy),
@@ -163,6 +176,85 @@ def _cluster(values: dict[str, Any], host: str) -> Faults:
     elif cluster and host not in hosts:
         yield f"rabbitmq_cluster_hosts is {', '.join(hosts)}, without {host}. Add it, or take it out of the group."
 
+    if not cluster and values["rabbitmq_cluster_tls"]:
+        yield (
+            "rabbitmq_cluster_tls is true, and rabbitmq_cluster is not, so there is no other node to speak to. Set "
+            "rabbitmq_cluster: true, or leave it out; clients' TLS is rabbitmq_tls."
+        )
+
+
+def _cookie(file: str) -> Faults:
+    """The faults of the file with the cookie, which is not shown, or of the place where it is to be made."""
+    path = Path(file).expanduser()
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if there != path:
+        if not os.access(there, os.W_OK) or not there.is_dir():
+            yield (
+                f"rabbitmq_cookie_file is {file}, which can't be made on this controller: {there} takes no file. Set "
+                "it to one that you can write."
+            )
+        return
+    try:
+        cookie = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        yield f"rabbitmq_cookie_file is {file}, which can't be read ({reason}). Set it to a file that holds the cookie."
+        return
+    if not _COOKIE.fullmatch(cookie):
+        yield (
+            f"rabbitmq_cookie_file is {file}, and the {len(cookie)} characters in it are no Erlang cookie: one to 255 "
+            "without white space, in ASCII. Copy the one of a running cluster there "
+            "(/var/lib/rabbitmq/.erlang.cookie); for a new cluster, remove the file, and one is generated."
+        )
+    elif _REPLACED.fullmatch(cookie):
+        yield (
+            f"rabbitmq_cookie_file is {file} and holds 20 capital letters, as Erlang makes a cookie by itself. "
+            "Debian's package replaces such a one on each host whenever it is installed. For a new cluster, remove the "
+            "file, and another is generated."
+        )
+
+
+def _discovery(values: dict[str, Any]) -> Faults:
+    how, region = values["rabbitmq_peer_discovery"], values["rabbitmq_aws_region"]
+    tags, group = values["rabbitmq_aws_tags"], values["rabbitmq_aws_autoscaling_group"]
+    if how not in _DISCOVERIES:
+        yield f"rabbitmq_peer_discovery is {how!r}. Choose of {', '.join(_DISCOVERIES)}."
+    elif how == "aws" and not values["rabbitmq_cluster"]:
+        yield (
+            "rabbitmq_peer_discovery is aws, and rabbitmq_cluster is not true, so there is no node to find. Set "
+            "rabbitmq_cluster: true, or leave it out."
+        )
+    elif how == "aws" and bool(tags) == bool(group):
+        yield (
+            f"rabbitmq_peer_discovery is aws, and {'both' if group else 'neither'} rabbitmq_aws_tags and "
+            "rabbitmq_aws_autoscaling_group say which instances are meant. Set one of them."
+        )
+    if region != "" and not (isinstance(region, str) and _REGION.fullmatch(region)):
+        yield f"rabbitmq_aws_region is {region!r}, which is no region. Set it to one such as eu-central-1."
+    if not isinstance(tags, dict):
+        yield f"rabbitmq_aws_tags is {tags!r}, which names no tags. Write them as {{Role: rabbitmq}}."
+        return
+    for name, value in tags.items():
+        if not isinstance(name, str) or not _TAG.fullmatch(name):
+            yield (
+                f"rabbitmq_aws_tags names {name!r}, and RabbitMQ's configuration can't hold that. Use tags whose names "
+                "have letters, digits, dashes and underscores."
+            )
+        if not isinstance(value, str) or value != value.strip() or not value.isprintable() or not value or "#" in value:
+            yield f"rabbitmq_aws_tags gives {name} the value {value!r}. Set it to text in one line, without # in it."
+
+
+def _version(variable: str, version: object, example: str) -> Faults:
+    if version == "":
+        return
+    if not isinstance(version, str):
+        yield f'{variable} is {version!r}, a number to YAML, to which 3.10 is 3.1. Put it in quotes: "{example}".'
+    elif not _VERSION.fullmatch(version):
+        yield (
+            f"{variable} is {version!r}, which is no version. Set it to one such as {example}, or to the package's in "
+            "full, as `apt-cache madison` shows it."
+        )
+
 
 def _address(variable: str, address: object) -> Faults:
     if address == "":
@@ -177,6 +269,9 @@ def _address(variable: str, address: object) -> Faults:
 
 
 def _tls(values: dict[str, Any], host: str) -> Faults:
+    if values["rabbitmq_tls"] or values["rabbitmq_cluster_tls"]:
+        yield from file_faults(host)
+        yield from _list("rabbitmq_tls_names", values["rabbitmq_tls_names"], _certificate_name)
     if not values["rabbitmq_tls"]:
         if not values["rabbitmq_clear_listener"]:
             yield (
@@ -189,8 +284,6 @@ def _tls(values: dict[str, Any], host: str) -> Faults:
                 "rabbitmq_tls: true, too."
             )
         return
-    yield from file_faults(host)
-    yield from _list("rabbitmq_tls_names", values["rabbitmq_tls_names"], _certificate_name)
     yield from _list("rabbitmq_tls_clients", values["rabbitmq_tls_clients"], _client)
 
 

@@ -44,8 +44,16 @@ options:
     description: Text of the file that makes the node one of a cluster; empty for no file.
     type: str
     default: ""
+  nodes_tls:
+    description: Text of the file that has the nodes of a cluster speak to each other in TLS; empty for in clear.
+    type: str
+    default: ""
   cookie:
     description: The Erlang cookie that the nodes of the cluster share; empty leaves the node's own.
+    type: str
+    default: ""
+  upgraded_from:
+    description: The version that ran before its packages were replaced, for which it was stopped; empty for none.
     type: str
     default: ""
   addresses:
@@ -96,7 +104,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rabbitmq_cluster import COOKIE, Member
-from ansible.module_utils.rabbitmq_host import LOCALE
+from ansible.module_utils.rabbitmq_host import ENVIRONMENT, LOCALE
+from ansible.module_utils.rabbitmq_nodes_tls import OPTIONS, with_tls, without_tls
 from ansible.module_utils.server_files import (
     File,
     Previous,
@@ -130,7 +139,9 @@ def main() -> None:
             "certificate": {"type": "str", "default": ""},
             "key": {"type": "str", "default": "", "no_log": True},
             "cluster": {"type": "str", "default": ""},
+            "nodes_tls": {"type": "str", "default": ""},
             "cookie": {"type": "str", "default": "", "no_log": True},
+            "upgraded_from": {"type": "str", "default": ""},
             "addresses": {"type": "dict", "default": {}},
             "only_check": {"type": "bool", "default": False},
         },
@@ -156,9 +167,20 @@ def files(wanted: dict[str, Any], owner: int, group: int) -> list[File]:
         ours(SETTINGS / "30-roboshop-tls.conf", wanted["tls"]),
         ours(SETTINGS / "31-roboshop-listeners.conf", wanted["listeners"]),
         ours(SETTINGS / CLUSTER, wanted["cluster"]),
-        *(certificates(wanted, ours) if wanted["tls"] else ()),
+        ours(OPTIONS, wanted["nodes_tls"]),
+        environment(wanted["nodes_tls"]),
+        *(certificates(wanted, ours) if wanted["tls"] or wanted["nodes_tls"] else ()),
         *([File(COOKIE, wanted["cookie"].encode(), 0o400, owner, group, secret=True)] if wanted["cookie"] else ()),
     ]
+
+
+def environment(tls: str) -> File:
+    """Return the file of RabbitMQ's environment, which is the administrator's but for the lines that turn on TLS."""
+    there = found(File(ENVIRONMENT, None))
+    text = (there.content or b"").decode(errors="surrogateescape")
+    wanted = with_tls(text) if tls else without_tls(text)
+    content = there.content if wanted == text else wanted.encode(errors="surrogateescape") or None
+    return File(ENVIRONMENT, content, there.mode, there.owner, there.group)
 
 
 def certificates(wanted: dict[str, Any], ours: Any) -> list[File]:
@@ -175,6 +197,8 @@ def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any
     host.refuse_renamed()
     host.refuse_unresolvable()
     host.refuse_foreign_addresses(wanted["addresses"])
+    if wanted["nodes_tls"]:
+        host.refuse_other_arguments()
     owner, group = (user_of("rabbitmq"), group_of("rabbitmq")) if host.installed else (0, 0)
     due = differing(files(wanted, owner, group))
     if host.installed and (PLUGINS in [file.path for file in due] or not host.running):
@@ -193,10 +217,10 @@ def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any
     }
     if check_mode:
         return result
-    for path in {file.path.parent for file in due if file.content is not None} - {PLUGINS.parent}:
+    for path in {file.path.parent for file in due if file.content is not None} - {PLUGINS.parent, COOKIE.parent}:
         directory(path, group)
     if restart and not stays:
-        switch(host, due, previous, [5671] if wanted["tls"] else [])
+        switch(host, due, previous, [5671] if wanted["tls"] else [], wanted["upgraded_from"])
     else:
         for file in due:
             place(file)
@@ -216,12 +240,12 @@ def takes_no_restart(file: File) -> bool:
     return bool(file.path.parent == CERTIFICATES)
 
 
-def switch(host: Any, due: list[File], previous: Previous, ports: list[int]) -> None:
+def switch(host: Any, due: list[File], previous: Previous, ports: list[int], upgraded_from: str) -> None:
     """Place the files and restart RabbitMQ, or put everything back. Raises RefusedError with the reason."""
     ran = host.running
     if ran:
         host.step_aside()
-        if COOKIE in [file.path for file in due]:
+        if {COOKIE, ENVIRONMENT} & {file.path for file in due}:
             host.stop()
     previous.keep(due)
     for file in due:
@@ -231,7 +255,13 @@ def switch(host: Any, due: list[File], previous: Previous, ports: list[int]) -> 
         previous.forget()
         host.come_back()
         return
-    raise fall_back("RabbitMQ", previous, ran, reason, lambda: host.restart([]))
+    failure = fall_back("RabbitMQ", previous, ran or bool(upgraded_from), reason, lambda: host.restart([]))
+    if upgraded_from:
+        raise RefusedError(
+            f"{failure}\nIt was upgraded from {upgraded_from}, and RabbitMQ supports no way back. Nodes whose turn "
+            "has not come run on as they did. Once this one runs, run the play again."
+        )
+    raise failure
 
 
 if __name__ == "__main__":

@@ -14,6 +14,10 @@ options:
     description: The Erlang cookie that the node is to have.
     type: str
     required: true
+  tls:
+    description: Whether the nodes are to speak to each other in TLS.
+    type: bool
+    default: false
   peers:
     description: Names by which this host has to reach the hosts of the other nodes.
     type: list
@@ -38,16 +42,17 @@ node:
   description: The node's name.
   returned: success
   type: str
-version:
-  description: RabbitMQ's version, empty where it is not installed.
-  returned: success
-  type: str
 running:
   description: Whether the node runs.
   returned: success
   type: bool
 members:
   description: The members of its cluster, itself included; none where it never ran.
+  returned: success
+  type: list
+  elements: str
+down:
+  description: Those of them that it does not see running.
   returned: success
   type: list
   elements: str
@@ -65,6 +70,14 @@ cookie:
   description: Whether its Erlang cookie is the wanted one (V(same)), another (V(other)) or not there (V(none)).
   returned: success
   type: str
+tls:
+  description: Whether the nodes are to speak to each other in TLS, as I(tls) says.
+  returned: success
+  type: bool
+switches_tls:
+  description: Whether that is another way than the one in which it speaks now.
+  returned: success
+  type: bool
 unresolved:
   description: Of I(peers) those that this host does not reach, and why.
   returned: success
@@ -84,6 +97,7 @@ def main() -> None:
     module = AnsibleModule(
         {
             "cookie": {"type": "str", "required": True, "no_log": True},
+            "tls": {"type": "bool", "default": False},
             "peers": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -91,21 +105,19 @@ def main() -> None:
 
     run = partial(module.run_command, environ_update=LOCALE)
     try:
-        found = look(Host(run), run, module.params["cookie"])
+        found = look(Host(run), run, module.params["cookie"], module.params["tls"])
     except RefusedError as refused:
         module.fail_json(msg=str(refused))
     module.exit_json(changed=False, unresolved=unresolved(module.params["peers"]), **found)
 
 
-def look(host: Any, run: Run, cookie: str) -> dict[str, Any]:
+def look(host: Any, run: Run, cookie: str, tls: bool = False) -> dict[str, Any]:
     """Return what the node is. Raises RefusedError where it runs and does not answer."""
-    found: dict[str, Any] = {"node": host.node, "version": "", "running": host.running, "partitions": [], "queues": []}
-    found["cookie"] = _cookie(cookie)
-    if host.installed:
-        found["version"] = run(["rabbitmqctl", "version"])[1].strip()
+    found: dict[str, Any] = {"node": host.node, "running": host.running, "partitions": [], "queues": [], "down": []}
+    found.update(cookie=_cookie(cookie), tls=tls, switches_tls=host.node_tls != tls)
     if found["running"]:
         told = status(run)
-        found["members"], found["partitions"] = told.members, told.partitions
+        found["members"], found["down"], found["partitions"] = told.members, told.down, told.partitions
         found["queues"] = queues(run) if len(told.members) == 1 else []
     else:
         found["members"] = remembered(host.data_directory, host.node)

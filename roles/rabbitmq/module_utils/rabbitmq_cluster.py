@@ -40,8 +40,19 @@ def ctl(run: Run, *words: str) -> str:
     code, output, error = run(list(words))
     if code:
         said = error.strip() or output.strip()
-        raise RefusedError(unreachable(said) or f"{' '.join(words)} failed. RabbitMQ says: {said}")
+        raise RefusedError(unreachable(said) or _paused(said) or f"{' '.join(words)} failed. RabbitMQ says: {said}")
     return str(output)
+
+
+def _paused(said: str) -> str:
+    """Return what to tell of a node whose application does not run, with RabbitMQ's own words; else ""."""
+    if "'rabbit' app" not in said:
+        return ""
+    return (
+        "RabbitMQ's node on this host runs without its application. Cut off from most of its cluster it has paused "
+        "itself, and goes on by itself once it reaches the others on ports 4369 and 25672; or somebody stopped it, and "
+        f"it goes on with: rabbitmqctl start_app. RabbitMQ says: {said}"
+    )
 
 
 def rows(run: Run, *words: str) -> Any:

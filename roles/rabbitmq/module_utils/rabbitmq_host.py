@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from ansible.module_utils.rabbitmq_nodes_tls import without_tls
 from ansible.module_utils.server_files import RefusedError
 
 SERVICE = "rabbitmq-server"
@@ -238,6 +239,7 @@ class Host:
         _, unit, _ = (
             run(["systemctl", "show", "--property=Environment", "--value", SERVICE]) if self.booted else (0, "", "")
         )
+        self._unit = unit
         self._settings = environment(text, unit)
         self.node = node_name(self._settings, own_name(self._settings))
 
@@ -245,6 +247,11 @@ class Host:
     def running(self) -> bool:
         """Whether RabbitMQ's service is active."""
         return self.booted and self._run(["systemctl", "is-active", "--quiet", SERVICE])[0] == 0
+
+    @property
+    def node_tls(self) -> bool:
+        """Whether the node, at its next start, speaks to other nodes in TLS (rabbitmq.com/docs/clustering-ssl)."""
+        return "inet_tls" in self._settings.get("SERVER_ADDITIONAL_ERL_ARGS", "")
 
     @property
     def data_directory(self) -> Path | None:
@@ -258,7 +265,7 @@ class Host:
         return [f"those in {base / self.node}"] if base and _has_queues(base / self.node) else []
 
     def stop(self) -> None:
-        """Stop RabbitMQ, by the cookie that it runs with: with another one in place, nobody could tell it to."""
+        """Stop RabbitMQ, by the cookie and the protocol that it runs with: by others, nobody could tell it to."""
         self._run(["systemctl", "stop", SERVICE])
 
     def restart(self, ports: Iterable[int]) -> str:
@@ -314,6 +321,17 @@ class Host:
     def refuse_foreign_addresses(self, addresses: Mapping[str, str]) -> None:
         """Raise RefusedError where an address is not one of this host's."""
         refuse_foreign_addresses(addresses)
+
+    def refuse_other_arguments(self) -> None:
+        """Raise RefusedError where somebody has set the runtime's arguments that turn on TLS between nodes."""
+        text = without_tls(ENVIRONMENT.read_text()) if ENVIRONMENT.exists() else ""
+        taken = sorted({"SERVER_ADDITIONAL_ERL_ARGS", "CTL_ERL_ARGS"} & environment(text, self._unit).keys())
+        if taken:
+            raise RefusedError(
+                f"rabbitmq_cluster_tls is true, and {' and '.join(taken)} of this host's RabbitMQ is set already, in "
+                f"{ENVIRONMENT} or in the unit's environment, so the one for TLS would not count. Take it out there; "
+                "nothing has changed."
+            )
 
     def refuse_unknown_plugins(self, wanted: Iterable[str]) -> None:
         """Raise RefusedError where RabbitMQ does not know a plugin."""

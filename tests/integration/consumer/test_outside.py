@@ -1,4 +1,4 @@
-"""What can be seen from outside: metrics, traces, the watchdog, dead letters, and the way out of a broker."""
+"""What can be seen from outside: metrics, the watchdog, dead letters, and the way out of a broker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from dispatch_app.amqp import envelope
 from tests.integration.consumer import hooks
 from tests.integration.consumer.harness import SIGKILLED, USER, Broker, Proxy, Service, order, until
-from tests.integration.consumer.variants import SPANS
 from tests.lab.ansible import ROOT
 
 
@@ -50,24 +49,6 @@ def test_metrics_are_prometheus_text_and_count_what_happened(broker: Broker, ser
     assert samples["dispatch_ledger_bytes", None] > 0
     assert families["dispatch_build_info"].samples[0].labels.keys() == {"version", "python", "release"}
     assert {family.type for family in families.values()} == {"counter", "gauge", "histogram"}
-
-
-@pytest.mark.parametrize("service", [{"DISPATCH_HOOK": f"{hooks.__name__}:nothing"}], indirect=True)
-def test_the_publishers_trace_goes_on(broker: Broker, service: Service, tmp_path: Path) -> None:
-    pytest.importorskip("opentelemetry.sdk")
-    spans = tmp_path / "spans"
-    service.environment[SPANS] = str(spans)
-    service.start("tests.integration.consumer.variants", "traced")
-    service.await_ready()
-    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    broker.publish(order("traced"), headers={"traceparent": f"00-{trace}-{parent}-01"})
-    broker.publish(order("untraced"))
-    service.await_dispatched("traced", "untraced")
-    assert service.stop() == 0
-    traced, untraced = [json.loads(line) for line in spans.read_text().splitlines()]
-    assert (traced["trace"], traced["parent"], traced["order"]) == (trace, parent, "traced")
-    assert (untraced["parent"], untraced["order"]) == (None, "untraced")
-    assert untraced["trace"] != trace
 
 
 class Manager:

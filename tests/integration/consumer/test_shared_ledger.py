@@ -295,6 +295,50 @@ def test_the_primary_is_found_among_several_and_again_after_a_failover(own_serve
         own_server.start()
 
 
+def waiting_for_replica(server: Server) -> int:
+    """Return how many commits wait until a replica has confirmed them."""
+    return int(server.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")[0][0])
+
+
+def test_what_no_replica_has_confirmed_is_no_duplicate_before_one_has(own_server: Server) -> None:
+    ledger = PostgresqlLedger(own_server.create("orders"))
+    ledger.record(rows("a"))
+    own_server.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    own_server.sql("SELECT pg_reload_conf()")
+    worker, failed = in_thread(ledger)
+    until(lambda: waiting_for_replica(own_server), what="a commit that waits")
+    own_server.kill()
+    worker.join(30)
+    assert failed
+    own_server.start()
+    # The order is there, and would be lost with this server: whoever is told that it is known would acknowledge it. The
+    # first one to ask also takes a number for the order, and its commit may wait for that alone; the second does not.
+    assert ledger.known(["b"]) == {"b"}
+    for asked in (1, 2):
+        worker, failed = in_thread(ledger)
+        while worker.is_alive() and waiting_for_replica(own_server) < asked:
+            worker.join(0.1)
+        assert worker.is_alive()
+        ledger.interrupt()
+        worker.join(30)
+        assert failed
+    replica = Server(copy_of=own_server)
+    assert ledger.record(rows("b")) == []
+    ledger.close()
+    replica.remove()
+
+
+def test_the_schema_waits_for_no_replica(own_server: Server) -> None:
+    database = own_server.create("orders", migrated=False)
+    own_server.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    own_server.sql("SELECT pg_reload_conf()")
+    found: list[int] = []
+    worker = threading.Thread(target=lambda: found.extend(migrate(database, as_owner(database)) for _ in range(2)))
+    worker.start()
+    until(lambda: not worker.is_alive() or waiting_for_replica(own_server), what="the schema")
+    assert found == [0, schema.VERSION]
+
+
 # -- announcing -----------------------------------------------------------------------
 
 

@@ -5,13 +5,11 @@ A kill from outside can't hit one exact point of the code, so these variants cra
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from dispatch_app import __main__
@@ -19,7 +17,6 @@ from dispatch_app.amqp.connection import Delivery
 from dispatch_app.consumer import Consumer
 from dispatch_app.ledgers.sqlite import SqliteLedger
 
-SPANS = "TEST_SPANS"  # variable: the file to write spans to
 COUNTDOWN = "COUNTDOWN"  # variable: after how many passes the crash comes
 
 
@@ -100,31 +97,6 @@ def acknowledges_first() -> None:
 def stuck_over_an_order() -> None:
     """Never come back from a commit."""
     SqliteLedger.record = lambda *_: time.sleep(3600)  # type: ignore[assignment,method-assign]  # a fault, on purpose
-
-
-def traced() -> None:
-    """Have OpenTelemetry's real SDK write each span as a line of JSON."""
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
-    from opentelemetry.trace import set_tracer_provider
-
-    class Exporter(SpanExporter):
-        def export(self, spans: object) -> SpanExportResult:
-            assert isinstance(spans, tuple)
-            with Path(os.environ[SPANS]).open("a") as file:
-                for span in spans:
-                    assert isinstance(span, ReadableSpan)
-                    line = {
-                        "trace": f"{span.context.trace_id:032x}",
-                        "parent": f"{span.parent.span_id:016x}" if span.parent else None,
-                        "order": (span.attributes or {})["order.id"],
-                    }
-                    file.write(json.dumps(line) + "\n")
-            return SpanExportResult.SUCCESS
-
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(Exporter()))
-    set_tracer_provider(provider)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The lab's payment: it takes the requests that RoboShop's payment takes, and publishes the orders that it publishes.
 
-It also answers as the cart and user services do, because the lab has none.
+It also answers as the cart and user services do, because the lab has none. A trace begins with a payment's request,
+and the order's message carries it on. Names and attributes are those of OpenTelemetry's semantic conventions 1.44.0 for
+HTTP and messaging.
 """
 
 from __future__ import annotations
@@ -13,8 +15,22 @@ from http.client import HTTPConnection
 from typing import Any
 
 import pika
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.propagate import extract, inject
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import NoOpTracer, SpanKind, Tracer
 
 EXCHANGE, KEY = "robot-shop", "orders"
+PUBLISH = {
+    "messaging.system": "rabbitmq",
+    "messaging.operation.name": "publish",
+    "messaging.operation.type": "send",
+    "messaging.destination.name": f"{EXCHANGE}:{KEY}",
+    "messaging.rabbitmq.destination.routing_key": KEY,
+}
 ANSWER_SECONDS = 5
 # Other services listen on the same port in all of the shop.
 PORT = 8080
@@ -24,6 +40,18 @@ Start = Callable[[str, list[tuple[str, str]]], object]
 
 class RefusedError(Exception):
     """A request that payment can't serve; the message says why."""
+
+
+def tracer() -> Tracer:
+    """Make what makes spans, or nothing where OpenTelemetry's variable does not say where they go."""
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        return NoOpTracer()
+    provider = TracerProvider(resource=Resource.create({"service.name": "payment"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider.get_tracer("payment")
+
+
+TRACER = tracer()
 
 
 def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
@@ -44,10 +72,20 @@ def answer_to(method: str, path: str, environ: dict[str, Any]) -> str:
     if (method, place) == ("GET", "health"):
         return "OK"
     if (method, place) == ("POST", "pay") and who:
-        return json.dumps({"orderid": pay(who, cart_in(environ))})
+        attributes = {"http.request.method": method, "http.route": "/pay/{id}", "url.path": path}
+        with TRACER.start_as_current_span("POST /pay/{id}", carried(environ), SpanKind.SERVER, attributes) as span:
+            order = pay(who, cart_in(environ))
+            span.set_attribute("http.response.status_code", 200)
+        return json.dumps({"orderid": order})
     if (method, place) in {("POST", "order"), ("DELETE", "cart")}:
         return "OK"  # as the services user and cart say
     raise LookupError(path)
+
+
+def carried(environ: dict[str, Any]) -> Context:
+    """The context of a trace that a request's headers carry (W3C Trace Context)."""
+    names = {"HTTP_TRACEPARENT": "traceparent", "HTTP_TRACESTATE": "tracestate"}
+    return extract({names[name]: value for name, value in environ.items() if name in names})
 
 
 def cart_in(environ: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +115,10 @@ def publish(order: dict[str, Any]) -> None:
     with pika.BlockingConnection(parameters) as connection:
         channel = connection.channel()
         channel.exchange_declare(EXCHANGE, "direct", durable=True)
-        channel.basic_publish(EXCHANGE, KEY, json.dumps(order), pika.BasicProperties(headers={}))
+        headers: dict[str, str] = {}
+        with TRACER.start_as_current_span(f"publish {EXCHANGE}:{KEY}", None, SpanKind.PRODUCER, PUBLISH):
+            inject(headers)
+            channel.basic_publish(EXCHANGE, KEY, json.dumps(order), pika.BasicProperties(headers=headers))
 
 
 def ask(method: str, service: str, path: str, body: object) -> None:

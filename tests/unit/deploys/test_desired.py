@@ -10,12 +10,36 @@ from pathlib import Path
 import pytest
 
 from deploys.desired import Desired, DesiredError, Values
+from tests.signatures import Keys, cases, zipped
 from tests.unit.deploys.conftest import PASSWORD
 
 
 def python(host: Values) -> Values:
     """What is wanted of a host where the release is a Python program."""
     return {**host, **host["kinds"]["python"], "credentials": host["credentials"]["python"]}
+
+
+def test_what_is_signed_as_it_has_to_be_is_wanted_and_nothing_else(
+    desired: Callable[..., Desired], tmp_path: Path
+) -> None:
+    keys, content = Keys(tmp_path), (tmp_path / "x.zip")
+    for case in cases(keys, zipped(), zipped(text="# tampered with")):
+        content.write_bytes(case.content)
+        Path(f"{content}.sig").unlink(missing_ok=True)
+        if case.signature is not None:
+            Path(f"{content}.sig").write_bytes(case.signature)
+        made = desired(
+            dispatch_artifact=str(content), dispatch_artifact_signers=case.signers,
+            dispatch_artifact_revoked=case.revoked,
+        )  # fmt: skip
+        if case.said:
+            with pytest.raises(DesiredError) as refused:
+                made.wanted("h1", {})
+            assert case.said in str(refused.value), case.name
+        else:
+            wanted = made.wanted("h1", {})
+            assert wanted["artifact"]["signature"] == f"{content}.sig"
+            assert (wanted["host"]["signers"], wanted["host"]["revoked"]) == (case.signers, case.revoked)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +68,11 @@ def python(host: Values) -> Values:
         ({"dispatch_artifact": __file__}, "not a readable zip file (zipfile.BadZipFile: File is not a zip file)"),
         ({"dispatch_artifact_sha256": "0" * 64}, f"but dispatch_artifact_sha256 says {'0' * 64}"),
         ({"dispatch_artifact": "http://h/x.zip"}, "required where dispatch_artifact is a URL"),
+        (
+            {"dispatch_artifact_signers": "release"},
+            "dispatch_artifact_signers is set, and line 1 of it is none such as",
+        ),
+        ({"dispatch_artifact_signers": "release ssh-ed25519 AAAAC3"}, "and it is not signed: there is no signature at"),
         ({"python_runtime_systems": "debian"}, "python_runtime_systems is not a dictionary"),
         ({"python_runtime_systems": {"a-1": {"packages": []}}}, "python_runtime_systems.a-1 has no interpreter"),
         ({"python_runtime_systems": {"a-1": {"interpreter": "/p", "packages": "x"}}}, "or no list of packages"),
@@ -187,3 +216,14 @@ def test_a_shared_ledger_is_in_the_environment_its_password_a_credential_and_its
     decoded = {name: base64.b64decode(secret).decode() for name, secret in shared["credentials"].items()}
     assert decoded == {"amqp_password": PASSWORD, "ledger_password": PASSWORD, "dispatch_ledger_ca": "PEM"}
     assert PASSWORD not in json.dumps(shared["files"])
+
+
+def test_a_collector_is_in_the_environment_and_its_headers_are_a_credential(desired: Callable[..., Desired]) -> None:
+    plain = python(desired().wanted("h1", {})["host"])
+    assert not [file for file in plain["files"].values() if "otlp" in file["content"].lower()]
+    given = {"dispatch_otlp_endpoint": "http://collector:4318", "dispatch_otlp_headers": f"api-key={PASSWORD}"}
+    traced = python(desired(**given, dispatch_otlp_ratio=0).wanted("h1", {})["host"])
+    lines = traced["files"]["environment"]["content"].splitlines()
+    assert {'DISPATCH_OTLP_ENDPOINT="http://collector:4318"', 'DISPATCH_OTLP_RATIO="0"'} <= set(lines)
+    assert base64.b64decode(traced["credentials"]["otlp_headers"]).decode() == f"api-key={PASSWORD}"
+    assert PASSWORD not in json.dumps(traced["files"])

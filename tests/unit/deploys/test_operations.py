@@ -100,12 +100,13 @@ def test_a_program_s_exit_code_is_the_command_s() -> None:
 def test_a_release_s_artifact_travels_with_the_request_for_it(tmp_path: Path) -> None:
     artifact, there = tmp_path / "an artifact.zip", tmp_path / "there.zip"
     artifact.write_bytes(b"\0\xffno zip")
-    (build,) = operations.release._inner(str(artifact), {"plan": {"artifact": str(there)}})
+    request = {"plan": {"artifact": str(there)}}
+    (build,) = operations.role_program._inner("app_build", request, {str(there): artifact})
     request = build.connector_arguments["_stdin"]
     subprocess.run([sys.executable, *programs.COMMAND[1:]], input=request, text=True, stderr=subprocess.DEVNULL)
     assert there.read_bytes() == artifact.read_bytes()
     assert there.stat().st_mode & 0o777 == 0o600
-    (build,) = operations.release._inner("", {"plan": {"artifact": str(there)}})
+    (build,) = operations.role_program._inner("app_build", request)
     assert json.loads(build.connector_arguments["_stdin"])["files"] == {}
 
 

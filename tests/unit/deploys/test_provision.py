@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from deploys import provision
+from deploys import operations, provision
 from deploys.desired import DesiredError
 
 
@@ -55,7 +56,8 @@ def test_an_artifact_whose_kind_only_the_host_can_tell_is_fetched_and_asked_abou
     monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
 ) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
-    answers: list[dict[str, Any]] = [{"kind": "", "settled": False}, told, {"kind": "go", "settled": True}]
+    unfetched = {"kind": "", "settled": False, "steps": {"release": True}}
+    answers: list[dict[str, Any]] = [unfetched, told, {"kind": "go", "settled": True}]
 
     def get_fact(_: object, _stdin: str) -> dict[str, Any]:
         question = json.loads(_stdin)
@@ -64,10 +66,10 @@ def test_an_artifact_whose_kind_only_the_host_can_tell_is_fetched_and_asked_abou
 
     monkeypatch.setattr(provision, "host", SimpleNamespace(get_fact=get_fact, log=lambda _: None))
     monkeypatch.setattr(provision, "_require_one_rollout", lambda _: None)
-    wanted = {
+    wanted: dict[str, Any] = {
         "rollout": {},
-        "artifact": {"source": "http://h/x.zip"},
-        "host": {"name": "dispatch", "sha256": "ab" * 32, "kind": ""},
+        "artifact": {"source": "http://h/x.zip", "url": True, "signature": "http://h/x.zip.sig"},
+        "host": {"name": "dispatch", "sha256": "ab" * 32, "kind": "", "signers": "who", "revoked": "what"},
     }
     if "failure" in told:
         with pytest.raises(DesiredError, match="dispatch_artifact is http://h/x"):
@@ -75,5 +77,25 @@ def test_an_artifact_whose_kind_only_the_host_can_tell_is_fetched_and_asked_abou
         return
     provision._provision(wanted)
     assert [program for program, _ in asked] == ["app_survey", "app_fetch", "app_survey"]
-    assert asked[1][1]["path"] == "/var/cache/dispatch-abababababab.zip"
-    assert {**asked[2][1], "sha256": ""} == {"name": "dispatch", "sha256": "", **told}
+    assert asked[1][1] == {
+        "name": "dispatch", "sha256": "ab" * 32, "path": "/var/cache/dispatch-abababababab.zip",
+        "source": "http://h/x.zip", "signature": "http://h/x.zip.sig", "signers": "who", "revoked": "what",
+    }  # fmt: skip
+    assert asked[2][1] == {**wanted["host"], **told}
+
+
+@pytest.mark.parametrize("signers", ["", "who"])
+def test_a_signature_travels_with_its_artifact(monkeypatch: pytest.MonkeyPatch, signers: str) -> None:
+    planned: list[dict[str, Any]] = []
+    monkeypatch.setattr(operations, "role_program", lambda **given: planned.append(given))
+    wanted = {
+        "artifact": {"source": "/x.zip", "url": False, "signature": "/x.zip.sig", "value": "x.zip"},
+        "host": {"name": "dispatch", "sha256": "ab" * 32, "signers": signers, "revoked": ""},
+        "go_proxy": "", "index_url": "", "ca_bundle": "",
+    }  # fmt: skip
+    provision._build(wanted, {"kind": "go", "release": "/r", "runtime": {"interpreter": "", "compiler": "/usr/bin/go"}})
+    (build,) = planned
+    beside = {"/var/cache/dispatch-abababababab.zip.sig": Path("/x.zip.sig")} if signers else {}
+    assert build["program"] == "app_build"
+    assert build["files"] == {"/var/cache/dispatch-abababababab.zip": Path("/x.zip"), **beside}
+    assert build["request"]["plan"]["signers"] == signers

@@ -3,6 +3,8 @@
 import io
 import os
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -42,7 +44,8 @@ def test_it_holds_the_package_the_pins_and_the_wheels(tmp_path: Path) -> None:
     found = names(artifact.build(artifact.contents(PACKAGE, {"wheels": [wheel]})))
     assert {"dispatch_app/__main__.py", "requirements.txt", f"wheels/{wheel.name}"} <= set(found)
     assert not [name for name in found if "artifact" in name or "test" in name or "__pycache__" in name]
-    modules = {str(file.relative_to(PACKAGE.parent)) for file in PACKAGE.rglob("*.py")} - {"dispatch_app/artifact.py"}
+    builder = {"dispatch_app/artifact.py", "dispatch_app/sbom.py"}
+    modules = {str(file.relative_to(PACKAGE.parent)) for file in PACKAGE.rglob("*.py")} - builder
     assert "dispatch_app/amqp/connection.py" in modules
     assert modules == {name for name in found if name.startswith("dispatch_app/")}
 
@@ -70,7 +73,45 @@ def test_whoever_reads_the_artifact_while_another_is_built_has_one_whole(
         assert artifact.main([str(target)]) == 0
         assert reader.read() == b"the one before"
     assert "requirements.txt" in names(target.read_bytes())
-    assert list(tmp_path.iterdir()) == [target]
+    assert {*tmp_path.iterdir()} == {target, tmp_path / "dispatch.cdx.json"}
+
+
+def test_a_signature_stays_for_as_long_as_it_is_of_what_it_is_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact, "wheels", lambda *_: [])
+    monkeypatch.setattr(artifact, "commit", lambda _: "a")
+    target, signature = tmp_path / "dispatch.zip", tmp_path / "dispatch.zip.sig"
+    artifact.main([str(target)])
+    signature.touch()
+    artifact.main([str(target)])
+    assert signature.exists()
+    monkeypatch.setattr(artifact, "commit", lambda _: "b")
+    artifact.main([str(target)])
+    assert not signature.exists()
+
+
+def test_what_exports_spans_is_carried_unpacked_and_found_in_the_zip_as_in_a_release(tmp_path: Path) -> None:
+    """A package that spreads over two wheels, as OpenTelemetry does, has no `__init__.py` of its own."""
+    wheels = [tmp_path / "one-1-py3-none-any.whl", tmp_path / "two-1-py3-none-any.whl"]
+    for wheel, module in zip(wheels, ("one", "two"), strict=True):
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr(f"spread/sub/{module}.py", f"name = '{module}'")
+            archive.writestr(f"{module}-1.dist-info/METADATA", "")
+            archive.writestr(f"spread/sub/{module}.pyi", "name: str")
+    files = artifact.unpacked(wheels)
+    assert {name for name in files if not name.endswith("/")} == {
+        "spread/sub/one.py", "spread/sub/two.py", "one-1.dist-info/METADATA", "two-1.dist-info/METADATA",
+    }  # fmt: skip
+    target = tmp_path / "dispatch.zip"
+    target.write_bytes(artifact.build({f"tracing/{name}": content for name, content in files.items()}))
+    with zipfile.ZipFile(target) as archive:
+        archive.extractall(tmp_path / "release")
+    for place in (target, tmp_path / "release"):
+        code = "import spread.sub.one, spread.sub.two; print(spread.sub.one.name, spread.sub.two.name)"
+        environment = {**os.environ, "PYTHONPATH": str(place / "tracing")}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.stdout == "one two\n", done.stderr
 
 
 PIN = f"courier-client==2.1 --hash=sha256:{'a' * 64}"
@@ -86,6 +127,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for name in found:
             with zipfile.ZipFile(directory / f"{name}-1-py3-none-any.whl", "w") as wheel:
                 wheel.writestr(zipfile.ZipInfo(f"{name.replace('-', '_')}/__init__.py"), "")
+                metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n"
+                wheel.writestr(zipfile.ZipInfo(f"{name.replace('-', '_')}-1.dist-info/METADATA"), metadata)
         return sorted(directory.iterdir())
 
     monkeypatch.setattr(artifact, "wheels", download)
@@ -113,13 +156,14 @@ def test_a_shop_s_code_and_its_wheels_are_packed_beside_the_consumer(shop: Path)
     archive = zipfile.ZipFile(io.BytesIO(first))
     assert {name for name in archive.namelist() if name.startswith("shop/")} == {"shop/__init__.py", "shop/letter.txt"}
     assert {"wheels/courier-client-1-py3-none-any.whl", "wheels/pika-1-py3-none-any.whl"} <= set(archive.namelist())
+    assert "tracing/opentelemetry_sdk/__init__.py" in archive.namelist()
     written = archive.read("requirements.txt").decode()
     assert written.startswith((PACKAGE / "requirements.txt").read_text())
     assert "courier-client==2.1" in written
     assert packed(shop).read_bytes() != first
 
 
-@pytest.mark.parametrize("name", ["dispatch_app", "wheels", "venv", "pika", "courier_client", "json"])
+@pytest.mark.parametrize("name", ["dispatch_app", "wheels", "venv", "tracing", "pika", "courier_client", "json"])
 def test_a_shop_s_package_has_a_name_of_its_own(shop: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     other, target = shop.rename(shop.parent / name), shop.parent / "out.zip"
     pins = str(shop.parent / "pins.txt")
@@ -163,20 +207,22 @@ def test_a_requirement_may_be_for_some_pythons_alone() -> None:
     assert artifact.requirements("pika==1\n", line, "pins") == f"pika==1\n{line}\n"
 
 
-@pytest.mark.parametrize(("file", "count"), [("requirements.txt", 4), ("installer.txt", 1)])
+@pytest.mark.parametrize(("file", "count"), [("requirements.txt", 4), ("installer.txt", 1), ("tracing.txt", 16)])
 def test_every_requirement_is_pinned_by_version_and_hash_and_names_no_index(file: str, count: int) -> None:
     lines = (PACKAGE / file).read_text().replace("\\\n", " ").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert len(pins) == count
     for pin in pins:
-        assert re.fullmatch(r"[a-z-]+==[0-9.]+( +--hash=sha256:[0-9a-f]{64})+", pin)
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9.b]+( +--hash=sha256:[0-9a-f]{64})+", pin)
 
 
 def test_hosts_run_what_the_tests_run_with() -> None:
     """`make lock` renews requirements-dev.txt alone; its comment says how to renew the artifact's pins after it."""
-    ours, tested = (
-        dict(re.findall(r"^([a-z-]+)==([0-9.]+)", file.read_text(), re.MULTILINE))
-        for file in (PACKAGE / "requirements.txt", PACKAGE.parent / "requirements-dev.txt")
+    ours, traced, tested = (
+        dict(re.findall(r"^([a-z0-9-]+)==([0-9.b]+)", file.read_text(), re.MULTILINE))
+        for file in (PACKAGE / "requirements.txt", PACKAGE / "tracing.txt", PACKAGE.parent / "requirements-dev.txt")
     )
     assert ours.keys() == {"pika", "prometheus-client", "psycopg", "typing-extensions"}
     assert ours.items() <= tested.items()
+    assert "opentelemetry-exporter-otlp-proto-http" in traced
+    assert traced.items() <= tested.items()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pika.exceptions import StreamLostError
 
+from dispatch_app import __version__
 from dispatch_app.__main__ import EX_CONFIG, EX_DATAERR, EX_IOERR, EX_UNAVAILABLE, _show, main
 from dispatch_app.deadletters import Letter, Message
 from dispatch_app.ledgers.sqlite import SqliteLedger
@@ -34,6 +35,23 @@ def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[s
         main([*command.split(), "--help"])
     assert caught.value.code == 0
     assert len(capsys.readouterr().out.splitlines()) > 3
+
+
+def test_the_version_is_told_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dispatch {__version__}\n"
+    assert main(["--version", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told.keys() == {"version", "release", "commit", "python", "dependencies"}
+    assert told["version"] == __version__
+
+
+def test_a_command_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--json"]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 2
+        assert "required: COMMAND" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["run", "check", "drain", "publish", "dead list"])

@@ -140,7 +140,7 @@ class Bench:
 
     def __init__(
         self, path: Path, effect: Callable[[Order], object] | None = None, rate: Rate | None = None,
-        desk: Callable[[Ledger], Desk] = AtOnce,
+        desk: Callable[[Ledger], Desk] = AtOnce, spans: Any = None,
     ) -> None:  # fmt: skip
         self.path = path
         self.ledger = SqliteLedger(path)
@@ -148,7 +148,7 @@ class Bench:
         self.broker = Broker()
         self.lost: list[Exception] = []
         wake = self.broker.add_callback_threadsafe
-        self.workers = Workers(Call(effect), self.state, wake, None, rate) if effect else None
+        self.workers = Workers(Call(effect), self.state, wake, rate) if effect else None
         settings = load({"AMQP_HOST": "a", "AMQP_PASS": "b"})
         connection: Any = self.broker
         self.consumer = Consumer(
@@ -158,7 +158,7 @@ class Bench:
             desk(self.ledger),
             self.state,
             self.workers,
-            None,
+            spans,
             self.lost.append,
             self.connect,
             Suspects(path.parent),
@@ -169,10 +169,10 @@ class Bench:
         opened(self.aside)
         return self.aside
 
-    def deliver(self, tag: int, body: bytes | str, redelivered: int = 0) -> None:
+    def deliver(self, tag: int, body: bytes | str, redelivered: int = 0, raw: bytes = b"\x20\x00\0\0\0\0") -> None:
         if isinstance(body, str):
             body = json.dumps({"orderid": body}).encode()
-        self.consumer._on_delivery((tag, redelivered, b"\x0arobot-shop\x06orders", b"\x20\x00\0\0\0\0", body))
+        self.consumer._on_delivery((tag, redelivered, b"\x0arobot-shop\x06orders", raw, body))
 
     def fire_until(self, done: Callable[[], object]) -> None:
         """Let the loop turn until something has come about that a thread works on."""

@@ -54,7 +54,7 @@ def test_every_reason_of_a_dead_letter_is_counted_from_the_start() -> None:
 @pytest.mark.parametrize("effect", [Nothing(), SimpleNamespace(**{**vars(Webhook), "threads": 0})])
 def test_every_reason_of_an_effect_is_counted_from_the_start(effect: Any) -> None:
     state = health.State()
-    Workers(effect, state, lambda _: None, None, None)
+    Workers(effect, state, lambda _: None, None)
     there = samples(state)
     for reason in (*effect.reasons, f"{effect.name}-failed"):
         assert there[f"dispatch_orders_retried_total/{reason}"] == 0

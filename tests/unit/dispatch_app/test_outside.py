@@ -111,6 +111,9 @@ def test_metrics_are_what_prometheus_reads(served: tuple[str, health.State]) -> 
     assert samples["dispatch_batch_orders_bucket", "50"] == 1
     assert samples["dispatch_batch_orders_bucket", "+Inf"] == samples["dispatch_batch_orders_count", ""] == 1
     assert samples["dispatch_ledger_bytes", ""] == 4096
+    assert samples["dispatch_backup_last_success_timestamp_seconds", ""] == 0
+    state.last_backup = lambda: 1_795_846_501.0
+    assert "last_success_timestamp_seconds 1.795846501e+09\n" in get(f"{url}/metrics")[1]
     assert all(family.documentation for family in families)
 
 

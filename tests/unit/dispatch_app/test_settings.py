@@ -182,6 +182,67 @@ def test_a_webhook_that_can_not_work_is_refused_by_name(wrong: dict[str, str], p
     assert "u:p" not in str(caught.value)
 
 
+TRACED = {**GOOD, "DISPATCH_OTLP_ENDPOINT": "https://collector.example/otlp/"}
+
+
+def test_a_collector_has_a_url_headers_and_a_ratio_and_shows_no_header(tmp_path: Path) -> None:
+    assert load(GOOD).otlp is None
+    found = load({**TRACED, "DISPATCH_OTLP_HEADERS": "api-key=a%2Cb , x=y=z", "DISPATCH_OTLP_RATIO": "0.25"}).otlp
+    assert found
+    assert (found.url, found.ratio) == ("https://collector.example/otlp", 0.25)
+    assert found.headers == {"api-key": "a,b", "x": "y=z"}
+    assert "a,b" not in repr(found)
+    (tmp_path / "otlp_headers").write_text("api-key=a%2Cb,x=y=z\n")
+    given = {**TRACED, "DISPATCH_OTLP_RATIO": "0.25", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load(given).otlp == found
+    plain = load(TRACED).otlp
+    assert plain
+    assert (plain.headers, plain.ratio) == ({}, 1.0)
+
+
+@pytest.mark.parametrize(("ratio", "read"), [("0", 0.0), ("1", 1.0), ("1.0", 1.0), ("1e-05", 0.00001), ("0.", 0.0)])
+def test_a_ratio_is_a_number_from_0_to_1(ratio: str, read: float) -> None:
+    found = load({**TRACED, "DISPATCH_OTLP_RATIO": ratio}).otlp
+    assert found
+    assert found.ratio == read
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"DISPATCH_OTLP_ENDPOINT": "collector:4317"}, "DISPATCH_OTLP_ENDPOINT is no http or https URL; set the"),
+        ({"DISPATCH_OTLP_ENDPOINT": "grpc://a:4317"}, "DISPATCH_OTLP_ENDPOINT is no http or https URL; set the"),
+        ({"DISPATCH_OTLP_ENDPOINT": "http://u:p@a/"}, "DISPATCH_OTLP_ENDPOINT holds a user, a password or a fragment"),
+        ({"DISPATCH_OTLP_ENDPOINT": "http://a/?k=u:p"}, "DISPATCH_OTLP_ENDPOINT has a query, which OTLP has no use"),
+        (
+            {"DISPATCH_OTLP_ENDPOINT": "http://a:4318/v1/traces/"},
+            "DISPATCH_OTLP_ENDPOINT ends in /v1/traces, which is appended to it; leave that out",
+        ),
+        ({"DISPATCH_OTLP_RATIO": "1.1"}, "DISPATCH_OTLP_RATIO is '1.1'; set a number from 0 to 1, such as"),
+        ({"DISPATCH_OTLP_RATIO": "-1"}, "DISPATCH_OTLP_RATIO is '-1'; set"),
+        ({"DISPATCH_OTLP_RATIO": "nan"}, "DISPATCH_OTLP_RATIO is 'nan'; set"),
+        ({"DISPATCH_OTLP_RATIO": "1%"}, "DISPATCH_OTLP_RATIO is '1%'; set"),
+        ({"DISPATCH_OTLP_HEADERS": "u:p"}, "DISPATCH_OTLP_HEADERS is no list of headers; set name=value"),
+        ({"DISPATCH_OTLP_HEADERS": "a=u:p%0d%0ab: c"}, "DISPATCH_OTLP_HEADERS is no list of headers; set"),
+        ({"DISPATCH_OTLP_HEADERS": "a b=u:p"}, "DISPATCH_OTLP_HEADERS is no list of headers; set"),
+        ({"DISPATCH_OTLP_HEADERS": "a=u:p,b="}, "DISPATCH_OTLP_HEADERS is no list of headers; set"),
+        (
+            {"DISPATCH_OTLP_ENDPOINT": "", "DISPATCH_OTLP_RATIO": "0.5"},
+            "DISPATCH_OTLP_RATIO is set but DISPATCH_OTLP_ENDPOINT is not; set both, or neither",
+        ),
+        (
+            {"DISPATCH_OTLP_ENDPOINT": "", "DISPATCH_OTLP_HEADERS": "a=u:p"},
+            "DISPATCH_OTLP_HEADERS is set but DISPATCH_OTLP_ENDPOINT is not; set both, or neither",
+        ),
+    ],
+)
+def test_a_collector_that_can_not_be_told_is_refused_by_name(wrong: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({**TRACED, **wrong})
+    assert [one.startswith(problem) for one in caught.value.problems] == [True]
+    assert "u:p" not in str(caught.value)
+
+
 SHARED = {**GOOD, "DISPATCH_LEDGER": "postgresql://dispatch@db-1/orders", "DISPATCH_LEDGER_PASSWORD": "s3cret-word"}
 
 

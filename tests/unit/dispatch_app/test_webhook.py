@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from dispatch_app import settings
+from dispatch_app.check import unreachable
 from dispatch_app.effects.port import EffectError
-from dispatch_app.effects.webhook import Webhook, unreachable
+from dispatch_app.effects.webhook import Webhook
 from dispatch_app.orders import Order
 
 KEY = bytes(range(32))
@@ -195,11 +196,10 @@ def test_an_endpoint_that_nobody_serves_is_away() -> None:
 
 
 def test_a_look_whether_the_endpoint_is_there_asks_it_nothing(endpoint: Endpoint) -> None:
-    here = settings.Webhook(endpoint.url, KEY, 10)
-    assert unreachable(here) == ""
+    assert unreachable(endpoint.url) == ""
     endpoint.shutdown()
     endpoint.server_close()
-    assert "Connection refused" in unreachable(here)
+    assert "Connection refused" in unreachable(endpoint.url)
     assert endpoint.asked == []
 
 

@@ -20,7 +20,7 @@ def test_no_host_of_payment_is_an_error(tmp_path: Path) -> None:
     assert "The inventory has no host in the group payment" in run.output
 
 
-@pytest.mark.parametrize("command", ["check", "doctor", *LIMITED])
+@pytest.mark.parametrize("command", ["backup", "check", "doctor", "restore", *LIMITED])
 def test_no_dispatch_host_is_an_error(command: str, tmp_path: Path) -> None:
     inventory = tmp_path / "hosts.yml"
     inventory.write_text("all: {}\n")

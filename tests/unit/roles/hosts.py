@@ -54,6 +54,7 @@ class Host:
         self.service = app_proof.service_of(self.wanted)
         self.live: dict[str, Path] = self.service.live
         self.restarted: list[str] = []
+        self.known = False  # what the last restart was told of the release
         self.broken: dict[str, BaseException] = {}  # what a restart raises, by the name of the release that is live
         self.ran: Callable[..., str] = lambda *_: "InvocationID=1\n"
         monkeypatch.setattr(app_host, "BOOTED", root)
@@ -70,8 +71,9 @@ class Host:
     def release(self, name: str) -> Path:
         return self.root / "app/releases" / name
 
-    def restart(self, _: Any) -> None:
+    def restart(self, _: Any, known: bool = False) -> None:
         name = self.service.current.readlink().name
+        self.known = known
         self.restarted.append(name)
         if name in self.broken:
             raise self.broken[name]
@@ -80,8 +82,8 @@ class Host:
         staged: Path = app_switching.stage(self.service, app_comparison.files(self.wanted))
         return staged
 
-    def switch(self, name: str = "new", check: str = "") -> Any:
-        return app_switching.activate(self.service, self.release(name), self.stage(), check, 3)
+    def switch(self, name: str = "new", check: str = "", rebuilt: bool = False) -> Any:
+        return app_switching.activate(self.service, self.release(name), self.stage(), check, 3, rebuilt)
 
     def switch_in_a_process(self) -> Any:
         """The same, as the module does it."""

@@ -45,9 +45,9 @@ def report(
         for c in CHECKS
     ]
     return {
-        "host": "a", "doctor": "0.1.0", "release": "0123456789ab", "healthy": not ids, "exit_code": 0,
+        "host": "a", "doctor": "1.0.0", "release": "0123456789ab", "healthy": not ids, "exit_code": 0,
         "findings": findings, "checks": checks, "areas": rendering.areas(findings, checks), "flow": dict(FLOW),
-        "seconds": 0.5, **more,
+        "components": {"pika": "1.4.4", "prometheus_client": "0.26.0"}, "seconds": 0.5, **more,
     }  # fmt: skip
 
 
@@ -287,3 +287,26 @@ def test_what_ansible_prints_moves_no_cursor_and_forges_no_line() -> None:
     for text in (*told(collected).values(), "\n".join(rendering.fleet_text(collected, ""))):
         assert all(line.isprintable() for line in text.split("\n"))
         assert not any(line.startswith("error: forged") for line in text.split("\n"))
+
+
+# -- advisories -----------------------------------------------------------------------------
+
+
+def test_a_release_that_an_advisory_lists_is_warned_of(tmp_path: Path) -> None:
+    affected = [{"package": {"name": "pika", "ecosystem": "PyPI"}, "versions": ["1.4.4"]}]
+    file = tmp_path / "advisories.json"
+    file.write_text(json.dumps({"id": "CVE-1", "affected": affected}))
+    results = {host: {"stdout": json.dumps(report(components=held))} for host, held in
+               {"a": {"pika": "1.4.4"}, "b": {"pika": "1.4.5"}, "c": {}}.items()}  # fmt: skip
+    collected = doctor.collect(results, INVENTORY, str(file))
+    said = told(collected)
+    assert said["a"].startswith("warning: version-advised-against\n  seen: pika 1.4.4: CVE-1\n")
+    assert f"ansible-playbook {GIVEN} playbooks/dispatch.yml" in said["a"]
+    assert (said["b"], said["c"]) == ("", "")
+    assert doctor.advisories_fault(str(file)) == ""
+    assert doctor.advisories_fault("/nowhere").startswith("dispatch_advisories is /nowhere: /nowhere can't be read")
+
+
+def test_a_report_whose_components_are_none_is_not_trusted() -> None:
+    collected = fleet(a=report(components={"pika": ["1.4.4"]}))
+    assert "components.pika has an unknown value" in told(collected)["a"]

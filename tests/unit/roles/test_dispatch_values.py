@@ -24,6 +24,9 @@ GOOD: dict[str, Any] = {
     "ledger": "",
     "ledger_password": None,
     "ledger_ca": "",
+    "otlp_endpoint": "",
+    "otlp_headers": "",
+    "otlp_ratio": 1,
     "environment": {},
     "hook": "",
     "metrics": "",
@@ -31,8 +34,10 @@ GOOD: dict[str, Any] = {
 }
 # Settings that have variables of the role's own, which dispatch_environment can't set.
 OF_THEIR_OWN = (
-    "dispatch_ledger", "dispatch_ledger_password", "dispatch_ledger_ca", "dispatch_webhook_secret", "dispatch_metrics",
+    "dispatch_ledger", "dispatch_ledger_password", "dispatch_ledger_ca", "dispatch_webhook_secret",
+    "dispatch_otlp_endpoint", "dispatch_otlp_ratio", "dispatch_otlp_headers", "dispatch_metrics",
 )  # fmt: skip
+COLLECTOR = {"otlp_endpoint": "https://collector:4318", "otlp_headers": "api-key=not-to-be-seen"}
 LEDGER = {"ledger": "postgresql://dispatch@db-1,db-2:5433/dispatch", "ledger_password": "not-to-be-seen"}
 
 
@@ -47,6 +52,8 @@ def test_good_values_are_accepted() -> None:
     assert faults(**LEDGER) == []
     assert faults(**LEDGER, ledger_ca="-----BEGIN CERTIFICATE-----") == []
     assert faults(ledger="postgresql://roboshop@%2Frun%2Fpostgresql/dispatch") == []
+    assert faults(**COLLECTOR) == []
+    assert faults(otlp_endpoint="http://collector:4318", otlp_ratio=0.001, otlp_headers=None) == []
     assert faults(metrics="10.0.2.11") == faults(metrics="%eth0:9700") == []
     assert faults(metrics="unix:/run/dispatch/http.sock") == []
     assert faults(amqp_port="5671", drain_seconds="1", environment={"DISPATCH_RETENTION_DAYS": 90}) == []
@@ -63,6 +70,7 @@ def test_good_values_are_accepted() -> None:
         ({"amqp_queue": "paid"}, ["dispatch_amqp_queue is paid, but"]),
         ({"amqp_routing_key": "paid"}, ["dispatch_amqp_routing_key is paid, but"]),
         ({"amqp_host": "a, b"}, ["dispatch_amqp_host is a, b, but"]),
+        (COLLECTOR, ["dispatch_otlp_endpoint is https://collector:4318, but"]),
         ({"amqp_password": "not-to-be-seen\n"}, ["dispatch_amqp_password has a line break, but"]),
         ({"amqp_password": None}, []),
         (
@@ -139,6 +147,16 @@ def test_the_original_program_s_settings_are_checked_by_our_artifact(tmp_path: P
             {"environment": {"DISPATCH_LEDGER": "postgresql://d@db-1/d"}},
             "dispatch_environment has the setting DISPATCH_LEDGER. Take a name that dispatch_app/README.md gives; for",
         ),
+        ({**COLLECTOR, "otlp_endpoint": "collector:4317"}, "dispatch_otlp_endpoint is no http or https URL; set the"),
+        ({**COLLECTOR, "otlp_endpoint": "http://a/v1/traces"}, "dispatch_otlp_endpoint ends in /v1/traces, which is"),
+        ({**COLLECTOR, "otlp_ratio": 2}, "dispatch_otlp_ratio is '2'; set a number from 0 to 1, such as 0.01 for"),
+        ({**COLLECTOR, "otlp_headers": "not-to-be-seen"}, "dispatch_otlp_headers is no list of headers; set name="),
+        ({**COLLECTOR, "otlp_headers": 12345678}, "dispatch_otlp_headers is a number to YAML"),
+        ({"otlp_headers": "a=not-to-be-seen"}, "dispatch_otlp_headers is set, and dispatch_otlp_endpoint is not. Set"),
+        (
+            {"environment": {"DISPATCH_OTLP_ENDPOINT": "http://a"}},
+            "dispatch_environment has the setting DISPATCH_OTLP_ENDPOINT. Take a name that dispatch_app/README.md",
+        ),
         ({"environment": {"Dispatch": 1}}, "dispatch_environment has the setting Dispatch. Take a name"),
         ({"environment": {"AMQP_PASS": "x"}}, "dispatch_environment has the setting AMQP_PASS. Take a name"),
         ({"environment": {"STATE_DIRECTORY": "/x"}}, "dispatch_environment has the setting STATE_DIRECTORY. Take"),
@@ -146,10 +164,9 @@ def test_the_original_program_s_settings_are_checked_by_our_artifact(tmp_path: P
         (
             {"environment": {"DISPATCH_RETRY_DELAY": 1}},
             "dispatch_environment has the setting DISPATCH_RETRY_DELAY. Take a name that dispatch_app/README.md gives; "
-            "for AMQP_* there are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for the "
-            "webhook's secret dispatch_webhook_secret, for DISPATCH_METRICS dispatch_metrics, and STATE_DIRECTORY is "
-            "systemd's. The closest such name is "
-            "DISPATCH_RETRY_DELAYS.",
+            "for AMQP_* there are the variables dispatch_amqp_*, for DISPATCH_LEDGER* dispatch_ledger*, for "
+            "DISPATCH_OTLP_* dispatch_otlp_*, for the webhook's secret dispatch_webhook_secret, for DISPATCH_METRICS "
+            "dispatch_metrics, and STATE_DIRECTORY is systemd's. The closest such name is DISPATCH_RETRY_DELAYS.",
         ),
         (
             {"environment": {"DISPATCH_RETRY_DELAYS": "0"}},

@@ -56,6 +56,9 @@ def request(server: Server, path: Path, body: bytes = GO, file: str = "x.zip") -
     return {
         "name": "dispatch",
         "source": source,
+        "signature": f"{source}.sig",
+        "signers": "",
+        "revoked": "",
         "sha256": hashlib.sha256(body).hexdigest(),
         "path": str(path / "held.zip"),
     }

@@ -32,6 +32,7 @@ def test_the_roles_are_the_runbook_s_steps() -> None:
         "app_release",
         "app_runbook",
         "app_service",
+        "backup",
         "dispatch",
         "go_runtime",
         "monitoring",

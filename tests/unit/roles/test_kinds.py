@@ -158,9 +158,9 @@ def test_a_file_that_only_another_kind_has_goes_with_that_kind(host: Host) -> No
 def test_what_is_put_back_is_proven_as_its_kind_is(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     proven: list[tuple[str, str]] = []
 
-    def restart(service: Any) -> None:
+    def restart(service: Any, known: bool = False) -> None:
         proven.append((service.ready_url, service.ready_log))
-        host.restart(service)
+        host.restart(service, known)
 
     host.broken["new"] = ValueError()
     monkeypatch.setattr(app_switching, "restart", restart)

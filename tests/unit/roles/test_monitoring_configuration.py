@@ -87,7 +87,7 @@ def test_the_first_run_restarts_with_the_command_line_and_the_second_changes_not
 
 def test_a_node_exporter_has_a_command_line_alone(host: Host) -> None:
     configuration.ROOT.rmdir()
-    alone = {"service": "prometheus-node-exporter", "files": {}, "main": "", "check": []}
+    alone: dict[str, Any] = {"service": "prometheus-node-exporter", "files": {}, "main": "", "check": []}
     assert settle(host, **alone)["restarted"]
     assert settle(host, **alone)["changed"] is False
     assert not configuration.ROOT.exists()

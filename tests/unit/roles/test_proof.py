@@ -72,6 +72,22 @@ def test_a_start_is_proven_by_a_line_of_its_own_journal(
         app_proof.restart(service)
 
 
+@pytest.mark.parametrize(("known", "ready_log", "least"), [(True, "waiting", 0), (True, "", 3), (False, "waiting", 3)])
+def test_a_known_release_that_tells_when_it_is_ready_need_not_stay_ready(
+    host: Host,
+    clock: SimpleNamespace,
+    started_at: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    known: bool,
+    ready_log: str,
+    least: float,
+) -> None:
+    monkeypatch.setattr(app_proof, "has_logged", lambda *_: True)
+    started_at(2)
+    app_proof.restart(dataclasses.replace(host.service, ready_log=ready_log), known)
+    assert 2 + least <= clock.now < 2.5 + least
+
+
 @pytest.mark.parametrize(
     ("pattern", "found"), [("(?i)waiting for messages", True), ("^Order 1$", True), ("messages.*Order", False)]
 )

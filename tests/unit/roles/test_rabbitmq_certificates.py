@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 certificates = importlib.import_module("roles.rabbitmq.filter_plugins.rabbitmq_certificates")
 
@@ -43,6 +43,7 @@ class Directory:
         names: list[str] | None = None,
         days: float = 400,
         begins: float = -1,
+        uses: tuple[x509.ObjectIdentifier, ...] = (),
     ) -> None:
         builder = (
             x509.CertificateBuilder()
@@ -59,6 +60,8 @@ class Directory:
                 for other in names
             ]
             builder = builder.add_extension(x509.SubjectAlternativeName(borne), False)
+        if uses:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(uses), False)
         made = builder.sign(signer[1], hashes.SHA256())
         (self.path / f"{name}.pem").write_bytes(made.public_bytes(Encoding.PEM))
 
@@ -74,9 +77,15 @@ class Directory:
         (self.path / f"{signer[0]}.pem").rename(self.path / "ca.pem")
         return signer
 
-    def judged(self, names: list[str] = NAMES, clients: tuple[str, ...] = (), reached_by: tuple[str, ...] = ()) -> Any:
+    def judged(
+        self,
+        names: list[str] = NAMES,
+        clients: tuple[str, ...] = (),
+        reached_by: tuple[str, ...] = (),
+        peers_call_it: str = "",
+    ) -> Any:
         return certificates.rabbitmq_certificates(
-            str(self.path), "broker", names, list(clients), list(reached_by), now=NOW
+            str(self.path), "broker", names, list(clients), list(reached_by), now=NOW, peers_call_it=peers_call_it
         )
 
 
@@ -227,3 +236,33 @@ def test_another_role_s_variable_is_named_where_it_asks(folder: Directory) -> No
     )
     assert any("or set postgresql_tls_names to the names" in fault for fault in judged["faults"])
     assert "rabbitmq_tls_names" not in str(judged)
+
+
+def test_one_of_ours_bears_the_name_by_which_other_nodes_know_the_host(folder: Directory) -> None:
+    folder.certificate("broker", folder.key("broker"), folder.ca(), names=NAMES)
+    judged = folder.judged(peers_call_it="ip-10-0-1-20")
+    assert judged["faults"] == []
+    assert judged["due"][0]["alt_names"] == ["DNS:broker", "IP:10.0.1.20", "DNS:ip-10-0-1-20"]
+    assert folder.judged(peers_call_it="broker")["due"] == []
+
+
+BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+
+@pytest.mark.parametrize(
+    ("names", "uses", "said"),
+    [
+        (["shop.internal"], BOTH, "is not one for mq-1, by which the other nodes of the cluster know the host"),
+        (["shop.internal", "mq-1"], BOTH[:1], "is not one for both a server and a client"),
+        (["shop.internal", "mq-1"], BOTH, ""),
+        (["shop.internal", "mq-1"], (), ""),
+    ],
+)
+def test_one_that_is_given_has_to_serve_between_nodes_too(
+    folder: Directory, names: list[str], uses: tuple[x509.ObjectIdentifier, ...], said: str
+) -> None:
+    folder.certificate("broker", folder.key("broker"), folder.ca(), names=names, uses=uses)
+    (folder.path / "ca.key").unlink()
+    assert folder.judged(reached_by=("shop.internal",))["faults"] == []
+    faults = folder.judged(reached_by=("shop.internal",), peers_call_it="mq-1")["faults"]
+    assert (len(faults), said in "".join(faults)) == (bool(said), True)

@@ -171,6 +171,12 @@ def test_a_member_waits_for_the_others_and_hands_over() -> None:
     assert node.done[-1] == "rabbitmqctl await_online_nodes 3 300"
 
 
+def test_a_node_without_its_application_is_told_what_that_means() -> None:
+    said = "Error:\nthis command requires the 'rabbit' app to be running on the target node. Start it with ..."
+    with pytest.raises(RefusedError, match=r"paused itself[\s\S]*rabbitmqctl start_app[\s\S]*this command requires"):
+        cluster.status(lambda _: (64, "", said))
+
+
 def test_a_node_alone_hands_over_nothing() -> None:
     node = Node("rabbit@a")
     restart(node).step_aside()
@@ -209,7 +215,7 @@ def test_names_that_lead_nowhere_or_back_are_told(monkeypatch: pytest.MonkeyPatc
 
 class Host:
     node = "rabbit@a"
-    running, installed = True, True
+    running, installed, node_tls = True, True, False
     data_directory: Path | None = None
     abandoned_queues = ("those in /var/lib/rabbitmq/mnesia/rabbit@a",)
 
@@ -221,6 +227,8 @@ def test_a_node_is_asked_or_where_it_is_stopped_its_files_are(tmp_path: Path, mo
     (tmp_path / "cookie").write_text("A\n")
     found = nodes.look(Host(), Node(*ALL, queues=({"name": "orders"},)), "A")
     assert (found["members"], found["queues"], found["cookie"]) == (ALL, [], "same")
+    cut_off = nodes.look(Host(), Node(*ALL, down=("rabbit@c",)), "A", True)
+    assert (cut_off["down"], cut_off["tls"], cut_off["switches_tls"]) == (["rabbit@c"], True, True)
     stopped = Host()
     stopped.running = False
     found = nodes.look(stopped, Node(), "B")

@@ -22,7 +22,9 @@ WANTED: dict[str, Any] = {
     "certificate": "a certificate",
     "key": "a key",
     "cluster": "",
+    "nodes_tls": "",
     "cookie": "",
+    "upgraded_from": "",
     "addresses": {},
     "only_check": False,
 }
@@ -39,12 +41,17 @@ class Host:
         self.all_done: list[str] = []  # with what concerns the other nodes of its cluster
         self.unknown_plugins, self.taken = False, 0
         self.needed = False  # by the other nodes of its cluster
+        self.arguments_taken = False
 
     def refuse_renamed(self) -> None: ...
 
     def refuse_unresolvable(self) -> None: ...
 
     def refuse_foreign_addresses(self, addresses: dict[str, str]) -> None: ...
+
+    def refuse_other_arguments(self) -> None:
+        if self.arguments_taken:
+            raise RefusedError("set already")
 
     def refuse_unknown_plugins(self, _: list[str]) -> None:
         if self.unknown_plugins:
@@ -81,6 +88,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(configuration, "CERTIFICATES", tmp_path / "tls")
     monkeypatch.setattr(configuration, "PREVIOUS", tmp_path / ".previous.json")
     monkeypatch.setattr(configuration, "COOKIE", tmp_path / "cookie")
+    monkeypatch.setattr(configuration, "OPTIONS", tmp_path / "nodes-tls.config")
+    monkeypatch.setattr(configuration, "ENVIRONMENT", tmp_path / "rabbitmq-env.conf")
     monkeypatch.setattr(configuration, "group_of", lambda _: os.getgid())
     monkeypatch.setattr(configuration, "user_of", lambda _: os.getuid())
     for name in ("chown", "fchown"):
@@ -263,3 +272,52 @@ def test_the_cookie_that_it_ran_with_comes_back_where_rabbitmq_does_not_boot(hos
     with pytest.raises(RefusedError, match="the previous one is back"):
         settle(host, cookie="NEW", tls="poison")
     assert (host.etc / "cookie").read_text() == "OLD"
+
+
+OPTIONS = "[{server, []}].\n"
+
+
+def test_tls_between_nodes_is_turned_on_by_the_way_it_spoke_before_and_off_again(host: Host) -> None:
+    settle(host, cluster=CLUSTER, tls="")
+    host.all_done.clear()
+    (host.etc / "rabbitmq-env.conf").write_text("# ours\nNODENAME=shop\n")
+    result = settle(host, cluster=CLUSTER, tls="", nodes_tls=OPTIONS)
+    assert host.all_done == ["step aside", "stop", "restart", "come back"]
+    text = (host.etc / "rabbitmq-env.conf").read_text()
+    assert text.startswith("# ours\nNODENAME=shop\n")
+    assert "-proto_dist inet_tls" in text
+    assert contents(host.etc)["nodes-tls.config"] == OPTIONS
+    # Without TLS for clients the certificates are there all the same, and the key is not shown.
+    assert contents(host.etc)["tls/broker.key"] == "a key"
+    assert "a key" not in json.dumps(result["diff"])
+    assert not settle(host, cluster=CLUSTER, tls="", nodes_tls=OPTIONS)["changed"]
+    settle(host, cluster=CLUSTER, tls="")
+    assert (host.etc / "rabbitmq-env.conf").read_text() == "# ours\nNODENAME=shop\n"
+    assert "nodes-tls.config" not in contents(host.etc)
+
+
+def test_an_environment_file_that_only_turned_on_tls_goes_and_an_empty_one_of_somebody_s_stays(host: Host) -> None:
+    settle(host, nodes_tls=OPTIONS)
+    settle(host)
+    assert "rabbitmq-env.conf" not in contents(host.etc)
+    (host.etc / "rabbitmq-env.conf").write_text("")
+    assert not settle(host)["changed"]
+    assert "rabbitmq-env.conf" in contents(host.etc)
+
+
+def test_arguments_that_somebody_has_set_already_are_refused(host: Host) -> None:
+    host.arguments_taken = True
+    settle(host)
+    before = contents(host.etc)
+    with pytest.raises(RefusedError, match="set already"):
+        settle(host, nodes_tls=OPTIONS)
+    assert contents(host.etc) == before
+
+
+def test_a_node_that_does_not_start_after_its_upgrade_is_told_so(host: Host) -> None:
+    settle(host)
+    host.running, host.poison = False, "a CA"
+    with pytest.raises(
+        RefusedError, match=r"BOOT FAILED[\s\S]*It was upgraded from 3\.10\.8-1, and RabbitMQ supports no way"
+    ):
+        settle(host, upgraded_from="3.10.8-1")

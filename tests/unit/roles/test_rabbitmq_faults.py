@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,14 @@ GOOD: dict[str, Any] = {
     "rabbitmq_plugins": ["rabbitmq_management"],
     "rabbitmq_cluster": None,
     "rabbitmq_cluster_hosts": ["mq"],
+    "rabbitmq_cluster_tls": False,
+    "rabbitmq_cookie_file": "/dev/null",
+    "rabbitmq_peer_discovery": "classic_config",
+    "rabbitmq_aws_region": "",
+    "rabbitmq_aws_tags": {},
+    "rabbitmq_aws_autoscaling_group": False,
+    "rabbitmq_version": "",
+    "rabbitmq_erlang_version": "",
     "rabbitmq_policies": [{"name": "limit", "pattern": "^orders$", "definition": {"max-length": 1000}}],
     "rabbitmq_management_address": "",
     "rabbitmq_prometheus_address": "::1",
@@ -34,6 +43,15 @@ GOOD: dict[str, Any] = {
     "rabbitmq_tls_clients": ["dispatch"],
 }
 TLS = {"rabbitmq_tls": True}
+AWS = {"rabbitmq_peer_discovery": "aws"}
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> dict[str, Any]:
+    """The values of a host that is one of a cluster."""
+    file = tmp_path / "erlang.cookie"
+    file.write_text("A1B2C3D4\n")
+    return {"rabbitmq_cluster": True, "rabbitmq_cluster_hosts": ["broker", "b", "c"], "rabbitmq_cookie_file": str(file)}
 
 
 def found(**changed: Any) -> list[str]:
@@ -84,7 +102,17 @@ def test_good_values_have_no_fault() -> None:
         ),
         ({"rabbitmq_cluster_hosts": "a,b"}, "rabbitmq_cluster_hosts is 'a,b', which is no list"),
         ({"rabbitmq_cluster_hosts": ["a", "b"]}, "There are several brokers, a, b, .* Set rabbitmq_cluster: true"),
-        ({"rabbitmq_cluster": True}, "rabbitmq_cluster_hosts is mq, without broker"),
+        ({"rabbitmq_cluster_tls": True}, "rabbitmq_cluster_tls is true, and rabbitmq_cluster is not"),
+        ({"rabbitmq_peer_discovery": "dns"}, "rabbitmq_peer_discovery is 'dns'. Choose of classic_config, aws"),
+        ({**AWS, "rabbitmq_aws_tags": {"Role": "mq"}}, "rabbitmq_peer_discovery is aws, and rabbitmq_cluster is not"),
+        ({"rabbitmq_aws_region": "Frankfurt"}, "rabbitmq_aws_region is 'Frankfurt', which is no region"),
+        ({"rabbitmq_aws_tags": ["Role"]}, "rabbitmq_aws_tags is .'Role'., which names no tags"),
+        ({"rabbitmq_aws_tags": {"my.role": "mq"}}, "rabbitmq_aws_tags names 'my.role', and RabbitMQ's configuration"),
+        ({"rabbitmq_aws_tags": {"Role": "mq # two"}}, "rabbitmq_aws_tags gives Role the value 'mq # two'"),
+        ({"rabbitmq_aws_tags": {"Role": 7}}, "rabbitmq_aws_tags gives Role the value 7"),
+        ({"rabbitmq_version": 3.1}, "rabbitmq_version is 3.1, a number to YAML"),
+        ({"rabbitmq_version": "latest"}, "rabbitmq_version is 'latest', which is no version"),
+        ({"rabbitmq_erlang_version": "25 or so"}, "rabbitmq_erlang_version is '25 or so', which is no version"),
         ({"rabbitmq_management_address": "localhost"}, "rabbitmq_management_address is 'localhost', which is no IP"),
         ({"rabbitmq_prometheus_address": "10.0.1"}, "rabbitmq_prometheus_address is '10.0.1', which is no IP"),
         ({"rabbitmq_clear_listener": False}, "RabbitMQ would listen nowhere"),
@@ -105,9 +133,67 @@ def test_a_bad_value_is_named_with_what_to_do(changed: dict[str, Any], said: str
     assert "hunter22" not in fault
 
 
-def test_several_brokers_may_be_said_to_be_one_or_each_its_own() -> None:
+def test_several_brokers_may_be_said_to_be_one_or_each_its_own(one: dict[str, Any]) -> None:
     for cluster in (True, False):
-        assert found(rabbitmq_cluster=cluster, rabbitmq_cluster_hosts=["broker", "mq"]) == []
+        assert found(**{**one, "rabbitmq_cluster": cluster, "rabbitmq_cluster_hosts": ["broker", "mq"]}) == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"rabbitmq_cluster_tls": True},
+        {
+            **AWS,
+            "rabbitmq_aws_tags": {"Role": "rabbitmq", "Environment": "pre prod"},
+            "rabbitmq_aws_region": "eu-central-1",
+        },
+        {**AWS, "rabbitmq_aws_autoscaling_group": True, "rabbitmq_aws_region": "us-gov-west-1"},
+        {"rabbitmq_version": "3.10.8-1.1+deb12u1", "rabbitmq_erlang_version": "1:25.2.3+dfsg-1+deb12u4"},
+        {"rabbitmq_version": "4.1.5", "rabbitmq_erlang_version": "27.3"},
+    ],
+)
+def test_what_a_cluster_may_have_is_no_fault(one: dict[str, Any], more: dict[str, Any]) -> None:
+    assert found(**one, **more) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"rabbitmq_cluster_hosts": ["mq"]}, "rabbitmq_cluster_hosts is mq, without broker"),
+        ({**AWS}, "neither rabbitmq_aws_tags and rabbitmq_aws_autoscaling_group say which"),
+        (
+            {**AWS, "rabbitmq_aws_tags": {"Role": "mq"}, "rabbitmq_aws_autoscaling_group": True},
+            "both rabbitmq_aws_tags",
+        ),
+        ({"rabbitmq_cluster_tls": True, "rabbitmq_tls_names": ["not a name"]}, "rabbitmq_tls_names names 'not a name'"),
+        (
+            {"rabbitmq_cookie_file": "/dev/null/cookie"},
+            "rabbitmq_cookie_file is /dev/null/cookie, which can't be made",
+        ),
+        ({"rabbitmq_cookie_file": "/proc"}, "rabbitmq_cookie_file is /proc, which can't be read .Is a directory"),
+    ],
+)
+def test_what_is_wrong_with_a_cluster_is_named(one: dict[str, Any], changed: dict[str, Any], said: str) -> None:
+    (fault,) = found(**{**one, **changed})
+    assert re.search(said, fault), fault
+
+
+@pytest.mark.parametrize(
+    ("cookie", "said"),
+    [
+        (b"", "0 characters in it are no Erlang cookie"),
+        (b"two words", "9 characters in it are no Erlang cookie"),
+        (b"x" * 256, "256 characters in it are no Erlang cookie"),
+        (b"\xff\xfe", "which can't be read .it is no text"),
+        (b"ABCDEFGHIJKLMNOPQRST\n", "holds 20 capital letters"),
+    ],
+)
+def test_a_cookie_that_no_node_would_keep_is_told_and_not_shown(one: dict[str, Any], cookie: bytes, said: str) -> None:
+    Path(one["rabbitmq_cookie_file"]).write_bytes(cookie)
+    (fault,) = found(**one)
+    assert re.search(said, fault), fault
+    assert "two words" not in fault
+    assert "ABCDEF" not in fault
 
 
 def test_all_faults_are_said_at_once() -> None:

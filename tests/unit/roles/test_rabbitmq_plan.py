@@ -11,16 +11,14 @@ from rabbitmq_plan import rabbitmq_plan
 def node(host: str, **told: Any) -> dict[str, Any]:
     """What a host says on which RabbitMQ is not installed yet."""
     return {
-        "node": f"rabbit@{host}", "version": "", "running": False, "members": [], "partitions": [], "queues": [],
-        "cookie": "none", "unresolved": {}, **told,
+        "node": f"rabbit@{host}", "running": False, "members": [], "down": [], "partitions": [], "queues": [],
+        "cookie": "none", "unresolved": {}, "tls": False, "switches_tls": False, **told,
     }  # fmt: skip
 
 
 def installed(host: str, **told: Any) -> dict[str, Any]:
     """What a host says whose node runs alone and has nothing."""
-    return node(
-        host, **{"version": "3.10.8", "running": True, "members": [f"rabbit@{host}"], "cookie": "other", **told}
-    )
+    return node(host, **{"running": True, "members": [f"rabbit@{host}"], "cookie": "other", **told})
 
 
 def member(host: str, *others: str, **told: Any) -> dict[str, Any]:
@@ -28,18 +26,28 @@ def member(host: str, *others: str, **told: Any) -> dict[str, Any]:
     return installed(host, **{"members": [f"rabbit@{name}" for name in (host, *others)], "cookie": "same", **told})
 
 
+def planned(nodes: dict[str, Any], restart: bool = False, **versions: str) -> dict[str, Any]:
+    """The plan of hosts that all get 3.10.8, or other versions."""
+    given = {host: versions.get(host, "3.10.8") for host in nodes}
+    packages = {
+        host: {"version": version, "series": ".".join(version.split(".")[:2])} for host, version in given.items()
+    }
+    return dict(rabbitmq_plan(nodes, packages, restart))
+
+
 FRESH = {host: node(host) for host in ("a", "b", "c")}
 SETTLED = {"a": member("a", "b", "c"), "b": member("b", "a", "c"), "c": member("c", "a", "b")}
 
 
 def test_fresh_hosts_become_one_in_the_inventory_s_order() -> None:
-    plan = rabbitmq_plan(FRESH)
+    plan = planned(FRESH)
     assert plan == {
         "faults": [], "seed": "a", "node": "rabbit@a", "last": "c", "members": ["rabbit@a", "rabbit@b", "rabbit@c"],
+        "switches_tls": False,
     }  # fmt: skip
-    assert rabbitmq_plan(SETTLED)["faults"] == []
-    assert rabbitmq_plan({"a": node("a")}) == {
-        "faults": [], "seed": "a", "node": "rabbit@a", "last": "a", "members": ["rabbit@a"],
+    assert planned(SETTLED)["faults"] == []
+    assert planned({"a": node("a")}) == {
+        "faults": [], "seed": "a", "node": "rabbit@a", "last": "a", "members": ["rabbit@a"], "switches_tls": False,
     }  # fmt: skip
 
 
@@ -52,7 +60,7 @@ def test_fresh_hosts_become_one_in_the_inventory_s_order() -> None:
     ],
 )
 def test_who_has_something_comes_first_and_the_others_join_it(found: dict[str, Any], seed: str, last: str) -> None:
-    plan = rabbitmq_plan({**FRESH, **found})
+    plan = planned({**FRESH, **found})
     assert (plan["faults"], plan["seed"], plan["last"]) == ([], seed, last)
 
 
@@ -65,7 +73,14 @@ def test_who_has_something_comes_first_and_the_others_join_it(found: dict[str, A
             {**FRESH, "b": node("b", unresolved={"a": "Name or service not known"})},
             ["b can't reach", "a (Name", "/etc/"],
         ),
-        ({**FRESH, "a": installed("a"), "b": installed("b", version="4.0.5")}, ["a has 3.10.8, b has 4.0.5"]),
+        ({**FRESH, "b": node("b", tls=True)}, ["rabbitmq_cluster_tls is false for a, true for b, false for c"]),
+        (
+            {
+                **SETTLED,
+                "a": member("a", "b", "c", down=["rabbit@c"]),
+            },
+            ["a sees rabbit@c down, which runs", "4369"],
+        ),
         (
             {**FRESH, "a": installed("a", queues=["orders"]), "b": installed("b", queues=["orders", "x (shop)"])},
             ["b has queues of its own", "orders, x (shop)", "joins a"],
@@ -84,10 +99,36 @@ def test_who_has_something_comes_first_and_the_others_join_it(found: dict[str, A
     ],
 )
 def test_what_can_t_be_one_is_refused_by_name(nodes: dict[str, Any], said: list[str]) -> None:
-    (fault,) = rabbitmq_plan(nodes)["faults"]
+    (fault,) = planned(nodes)["faults"]
     for words in said:
         assert words in fault
 
 
 def test_a_broker_alone_may_get_another_cookie() -> None:
-    assert rabbitmq_plan({**FRESH, "a": installed("a", queues=["orders"])})["faults"] == []
+    assert planned({**FRESH, "a": installed("a", queues=["orders"])})["faults"] == []
+
+
+def test_nodes_that_would_be_of_different_series_are_refused_before_one_is_installed() -> None:
+    (fault,) = planned(FRESH, b="4.0.5")["faults"]
+    assert "the hosts would have a 3.10.8, b 4.0.5, c 3.10.8" in fault
+    assert "rabbitmq_version" in fault
+    # Nobody can tell yet, where the repositories are not there.
+    assert planned(FRESH, b="")["faults"] == []
+    # Releases of one series go together.
+    assert planned(SETTLED, b="3.10.25")["faults"] == []
+
+
+def test_tls_between_nodes_is_turned_on_only_where_all_are_stopped_together() -> None:
+    on = {host: {**told, "tls": True, "switches_tls": True} for host, told in SETTLED.items()}
+    plan = planned(on)
+    assert plan["switches_tls"]
+    (fault,) = plan["faults"]
+    assert "rabbitmq_cluster_tls is true, and a, b, c in a cluster that does otherwise" in fault
+    assert "playbooks/restart_brokers.yml" in fault
+    assert planned(on, restart=True)["faults"] == []
+    # A restart that was cut short has left them stopped.
+    stopped = {host: {**told, "running": False} for host, told in on.items()}
+    assert planned(stopped, restart=True)["faults"] == []
+    # Hosts that are in no cluster yet have nobody to lose.
+    plan = planned({host: {**told, "tls": True, "switches_tls": True} for host, told in FRESH.items()})
+    assert (plan["faults"], plan["switches_tls"]) == ([], False)

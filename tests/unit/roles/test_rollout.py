@@ -73,4 +73,11 @@ def test_the_history_says_since_when_each_release_was_live() -> None:
         "b  live since 1970-01-02 00:00:00 UTC",
         "a  was made live 1970-01-02 00:00:01 UTC",
     ]
+    made_of = {"version": "1.0.0", "commit": "ab", "components": {"pika": "1.4.4", "other": "2"}}
+    found = standing("b", "a", "b", "a")
+    found["releases"] = [{**found["releases"][0], **made_of}, {**found["releases"][1], "version": ""}]
+    assert app_rollout.history(found, "dispatch")[1:] == [
+        "  1.0.0 of commit ab, with pika 1.4.4, other 2",
+        "a  was made live 1970-01-02 00:00:01 UTC",
+    ]
     assert app_rollout.history(standing("", ""), "dispatch") == ["Dispatch has never been live on this host."]

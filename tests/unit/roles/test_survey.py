@@ -10,8 +10,10 @@ import app_wanted
 import pytest
 from ansible.module_utils import app_comparison, app_host, app_survey
 from ansible.module_utils.app_releases import COMPLETE, digest, directory
+from ansible.module_utils.app_signature import Signers
 from ansible.module_utils.runtime_systems import Runtime
 
+UNSIGNED = {"signature": "/x.zip.sig", "signers": "", "revoked": ""}
 SHA256 = "ab" * 32
 INTERPRETER = "/usr/bin/python3.11"
 ENTRY = {"comment": "RoboShop services", "shell": "/usr/sbin/nologin", "locked": True}
@@ -48,7 +50,7 @@ class Host:
         definition = {
             "name": "dispatch",
             "description": "x",
-            "artifact": {"faults": [], "value": "x", "url": False, "source": "/x", "sha256": SHA256},
+            "artifact": {"faults": [], "value": "x", "url": False, "source": "/x", **UNSIGNED, "sha256": SHA256},
             "command": "run",
             "cli": "cli",
             "home": "/app",
@@ -182,6 +184,22 @@ def test_a_release_that_has_no_command_can_t_drain(host: Host) -> None:
     del wanted["kinds"]["python"]["files"]["command"]
     with pytest.raises(app_comparison.UnfitError, match=r"has no command for that[.] Switch the drain off"):
         app_survey.compare(wanted)
+
+
+def test_a_release_that_these_signers_have_not_vouched_for_is_verified_first(host: Host) -> None:
+    host.wanted.update(signers="release ssh-ed25519 AAAAC3", revoked="")
+    found = app_survey.compare(host.wanted)
+    assert (found["settled"], [name for name, due in found["steps"].items() if due]) == (False, ["release"])
+    (change,) = found["changes"]
+    assert change == f"{host.release}: its artifact's signature has yet to be verified by dispatch_artifact_signers"
+    digest_of_signers = Signers("dispatch", host.wanted["signers"]).digest()
+    with (host.release / COMPLETE).open("a") as mark:
+        mark.write(f"{digest_of_signers}\n")
+    assert app_survey.compare(host.wanted)["settled"]
+    host.wanted["revoked"] = "ssh-ed25519 AAAAC3"
+    assert not app_survey.compare(host.wanted)["settled"]
+    host.wanted.update(signers="", revoked="")
+    assert app_survey.compare(host.wanted)["settled"]
 
 
 def test_the_kind_of_an_artifact_is_told_by_a_release_that_stands(host: Host) -> None:

@@ -20,7 +20,7 @@ def switching_in_the_middle(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iter
     begun, begin = os.pipe()
     go_on, let = os.pipe()
 
-    def restart(_: Any) -> None:
+    def restart(*_: Any) -> None:
         os.write(begin, b"x")
         os.read(go_on, 1)
 
@@ -74,7 +74,7 @@ def test_what_a_switch_s_own_process_says_is_heard(host: Host) -> None:
 
 
 def test_a_switch_that_was_killed_is_told_of(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_switching, "restart", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(app_switching, "restart", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     outcome = host.switch_in_a_process()
     assert_restored(outcome)
     assert "was ended from outside (status 9)" in outcome.failure

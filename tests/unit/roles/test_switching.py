@@ -144,7 +144,7 @@ def test_no_directory_is_made_where_the_disk_may_be_full(host: Host, monkeypatch
             raise OSError(errno.ENOSPC, "disk full")
         mkdir(path, *mode)
 
-    def restart(service: Any) -> None:
+    def restart(service: Any, _: bool = False) -> None:
         monkeypatch.setattr(os, "mkdir", fail)
         made(service)
 
@@ -187,6 +187,32 @@ def test_a_release_is_live_since_it_was_switched_to(host: Host) -> None:
     assert not host.switch("old").failure
     assert not host.switch("new").failure
     assert marker.stat().st_mtime > 1
+
+
+def test_a_release_is_known_once_it_has_run_under_its_unit(host: Host) -> None:
+    host.switch()
+    assert not host.known
+    host.wanted["files"]["environment"]["content"] = "another broker"
+    host.switch()
+    assert host.known
+    host.switch(rebuilt=True)
+    assert not host.known
+    host.wanted["files"]["unit"]["content"] = "a limit"
+    host.switch()
+    assert not host.known
+    host.switch()
+    assert host.known
+    host.switch("old")
+    assert not host.known
+
+
+def test_a_release_whose_switch_was_cut_short_is_not_known(host: Host) -> None:
+    host.broken["new"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        host.switch()
+    host.broken.clear()
+    host.switch()
+    assert not host.known
 
 
 def test_a_release_in_an_image_is_live_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ GO_SYSTEMS = app_wanted.role_default("go_runtime", "go_runtime_systems")
         ('ID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.6"', "python3.11", "dnf"),
         ("ID=almalinux\nID_LIKE='rhel centos fedora'\nVERSION_ID='9.6'", "python3.11", "dnf"),
         ('ID="rhel"\nID_LIKE="fedora"\nVERSION_ID="9.6"', "python3.11", "dnf"),
+        ('NAME="Ubuntu"\nVERSION_ID="26.04"\nID=ubuntu\nID_LIKE=debian', "python3.14", "apt"),
         ('ID="amzn"\nID_LIKE="fedora"\nVERSION_ID="2023"', "python3.11", "dnf"),
         ("ID=debian\r\nVERSION_ID=12\r\n", "python3.11", "apt"),
     ],

@@ -114,9 +114,9 @@ def test_a_switch_that_has_ended_leaves_nothing_to_undo(
 ) -> None:
     seen: list[bool] = []
 
-    def restart(service: Any) -> None:
+    def restart(service: Any, known: bool = False) -> None:
         seen.append(boot.acts())
-        boot.host.restart(service)
+        boot.host.restart(service, known)
 
     boot.host.broken = {} if healthy else {"new": ValueError()}
     monkeypatch.setattr(app_switching, "restart", restart)

@@ -15,12 +15,13 @@ from ansible.module_utils import app_arguments, app_comparison, app_proof, app_u
 from hypothesis import given
 from hypothesis import strategies as st
 
+UNSIGNED = {"signature": "/x.zip.sig", "signers": "", "revoked": ""}
 SHA256 = "0d69affe422b7351fa18c44472a02542ad1421302eade9e9602a9975c5869840"
 HIDDEN = "not-to-be-seen"
 DEFINITION: dict[str, Any] = {
     "name": "shipping",
     "description": "RoboShop Shipping",
-    "artifact": {"value": "x.zip", "url": False, "source": "/x.zip", "sha256": SHA256, "faults": []},
+    "artifact": {"value": "x.zip", "url": False, "source": "/x.zip", **UNSIGNED, "sha256": SHA256, "faults": []},
     "command": "venv/bin/python -m shipping run",
     "cli": "venv/bin/python -m shipping",
 }
@@ -51,7 +52,7 @@ def test_what_a_definition_leaves_out_has_a_default() -> None:
     assert document == {
         "faults": [],
         "artifact_faults": [],
-        "artifact": {"value": "x.zip", "url": False, "source": "/x.zip"},
+        "artifact": {"value": "x.zip", "url": False, "source": "/x.zip", "signature": "/x.zip.sig"},
         "index_url": "",
         "go_proxy": "",
         "ca_bundle": "",
@@ -90,6 +91,8 @@ def test_what_a_definition_leaves_out_has_a_default() -> None:
         },
         "home": {"path": "/app", "owner": "root", "group": "root", "mode": "0755", "setype": "usr_t"},
         "sha256": SHA256,
+        "signers": "",
+        "revoked": "",
         "configuration": "/etc/shipping",
         "credentials": {"python": {}},
         "start_seconds": 60,

@@ -19,7 +19,7 @@ from dispatch_app.doctor import checks, host, report, units
 from dispatch_app.doctor import examine as doctor
 from dispatch_app.doctor.case import Case
 from dispatch_app.doctor.checks import CHECKS
-from dispatch_app.doctor.table import AREAS, ERROR, WARNING, Check, Finding, LookError
+from dispatch_app.doctor.table import AREAS, ERROR, WARNED, WARNING, Check, Finding, LookError
 
 PACKAGE = Path(dispatch_app.__file__).parent
 FOUND = Finding("seen", "cause", "mend {host}")
@@ -53,7 +53,7 @@ def test_errors_come_before_warnings_and_give_the_exit_code(monkeypatch: pytest.
     warning = Check("a", "service", WARNING, "a", found)
     error = Check("b", "network", ERROR, "b", found)
     assert examine(monkeypatch, warning, error)[::2] == (["b", "a"], doctor.EXIT["network"])
-    assert examine(monkeypatch, warning)[::2] == (["a"], doctor.WARNED)
+    assert examine(monkeypatch, warning)[::2] == (["a"], WARNED)
     assert examine(monkeypatch)[::2] == ([], 0)
 
 

@@ -1,0 +1,1 @@
+../../app_release/module_utils/app_disk.py

@@ -1,0 +1,1 @@
+../../postgresql/module_utils/postgresql_host.py

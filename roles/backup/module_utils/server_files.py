@@ -1,0 +1,1 @@
+../../rabbitmq/module_utils/server_files.py
