@@ -177,9 +177,7 @@ def settle(host: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any
 def switch(host: Any, service: str, due: list[File], previous: Previous, starts: bool) -> None:
     """Place the files and put them in force, or put everything back. Raises RefusedError with the reason."""
     ran = host.running
-    previous.keep(due)
-    for file in due:
-        place(file)
+    previous.replace(due)
     # What a play that was cut short has placed may hold another command line.
     anew = starts or any(file.path.parent == DEFAULTS for file in previous.files())
     reason = host.restart() if anew else host.reload()

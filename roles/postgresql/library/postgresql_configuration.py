@@ -242,9 +242,7 @@ def switch(host: Any, due: list[File], previous: Previous, replica: bool) -> boo
     Raises RefusedError with the reason.
     """
     ran = host.running
-    previous.keep(due)
-    for file in due:
-        place(file)
+    previous.replace(due)
     if ran and not host.reread() and not host.out_of_role(replica):
         previous.forget()
         return False

@@ -247,9 +247,7 @@ def switch(host: Any, due: list[File], previous: Previous, ports: list[int], upg
         host.step_aside()
         if {COOKIE, ENVIRONMENT} & {file.path for file in due}:
             host.stop()
-    previous.keep(due)
-    for file in due:
-        place(file)
+    previous.replace(due)
     reason = host.restart(ports)
     if not reason:
         previous.forget()

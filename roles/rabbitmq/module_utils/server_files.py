@@ -122,6 +122,12 @@ class Previous:
         rows = [{**vars(file), "path": str(file.path), "content": _packed(file.content)} for file in kept.values()]
         place(File(self.path, json.dumps(rows).encode(), 0o600))
 
+    def replace(self, files: list[File]) -> None:
+        """Keep what stands in the place of `files`, and place them."""
+        self.keep(files)
+        for file in files:
+            place(file)
+
     def files(self) -> list[File]:
         """Return the files that are kept."""
         if not self.stands:
