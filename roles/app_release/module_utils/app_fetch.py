@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.app_kind import Artifact, examine
-from ansible.module_utils.app_signature import OCTETS, SUFFIX, Signers, missing, refusal
+from ansible.module_utils.app_signature import OCTETS, Signers, beside, missing, refusal
 
 SECONDS = 60  # without an octet
 CHUNK = 1 << 20
@@ -50,12 +50,8 @@ def fetch_signature(url: str, path: Path) -> None:
 
 def told(path: Path, signers: Signers) -> Artifact:
     """What an artifact on the host is, after its signature, which is beside it, was verified where one is asked for."""
-    refused = refusal(path.read_bytes(), _beside(path), signers)
+    refused = refusal(path.read_bytes(), beside(path), signers)
     return Artifact(fault=refused) if refused else examine(path, signers.service)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + SUFFIX)
 
 
 def main(request: Mapping[str, str]) -> int:
@@ -80,7 +76,7 @@ def main(request: Mapping[str, str]) -> int:
 def _signed(path: Path, signers: Signers, url: str) -> Artifact:
     try:
         if signers:
-            fetch_signature(url, _beside(path))
+            fetch_signature(url, beside(path))
         return told(path, signers)
     except (OSError, ValueError) as error:
         return Artifact(fault=missing(signers, url, str(error)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_signature import SUFFIX, Signers
+from ansible.module_utils.app_signature import Signers, beside
 
 # No program starts in a release's directory, so that neither Python nor pip takes a file there for one of its own.
 ELSEWHERE = Path("/")
@@ -49,7 +49,8 @@ class Plan:
     @property
     def signature(self) -> Path:
         """Where the artifact's signature is, if it has one."""
-        return self.artifact.with_name(self.artifact.name + SUFFIX)
+        path: Path = beside(self.artifact)
+        return path
 
 
 def plan_of(values: Mapping[str, Any]) -> Plan:

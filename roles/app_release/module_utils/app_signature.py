@@ -30,6 +30,11 @@ ARMOR = re.compile(rb"\s*-----BEGIN SSH SIGNATURE-----\s+([A-Za-z0-9+/=\s]+?)\s*
 MAGIC = b"SSHSIG"
 
 
+def beside(artifact: Path) -> Path:
+    """Where the signature of a file is."""
+    return artifact.with_name(artifact.name + SUFFIX)
+
+
 @dataclass(frozen=True)
 class Signers:
     """Who may sign the artifacts of a service: `allowed` and `revoked` are the texts of ssh-keygen's two files.

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 sys.path.append(str(Path(__file__).resolve().parents[2] / "app_release" / "module_utils"))
 
 from app_kind import Artifact, examine  # only now it can be found
-from app_signature import SUFFIX, Signers, refusal
+from app_signature import SUFFIX, Signers, beside, refusal
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # A public key as authorized_keys has it (sshd(8)), and a line of allowed_signers (ssh-keygen(1)).
@@ -95,9 +95,9 @@ def _local(path: Path, text: str, sha256: str, variable: str, signers: Signers) 
             "artifact`, or set the variable to an artifact's path or URL."
         )
         return {"faults": [fault]}
-    beside = Path(f"{path}{SUFFIX}")
-    states = tuple((one.stat().st_mtime_ns, one.stat().st_size) for one in (path, beside) if one.is_file())
-    digest, told = _read(path, beside, signers, states)
+    signature = beside(path)
+    states = tuple((one.stat().st_mtime_ns, one.stat().st_size) for one in (path, signature) if one.is_file())
+    digest, told = _read(path, signature, signers, states)
     if sha256 and sha256 != digest:
         fault = (
             f"{text} has the SHA-256 {digest}, but {variable}_sha256 says {sha256}. Take the artifact that belongs "
