@@ -70,7 +70,7 @@ shared:
 """
 
 import time
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +138,14 @@ class Taking:
             "shared": self._shared,
         }
 
+    @cached_property
+    def _server(self) -> backup_database.Server:
+        """The host's PostgreSQL."""
+        return backup_database.Server(self._run)
+
     def _writer(self, parts: list[str]) -> tuple[int, int]:
         """The user whose program writes the ledger's copy: Dispatch's own or PostgreSQL's."""
-        if "postgresql" in parts and backup_database.Server(self._run).takes_writes:
+        if "postgresql" in parts and self._server.takes_writes:
             return user_of(backup_database.USER), group_of(backup_database.USER)
         found: tuple[int, int] = backup_ledger.owner(backup_ledger.STATE)
         return found
@@ -167,7 +172,7 @@ class Taking:
         self._said.append(f"the definitions of RabbitMQ {version}")
 
     def _postgresql(self, place: Path) -> None:
-        server = backup_database.Server(self._run)
+        server = self._server
         if not server.takes_writes:
             if server.cluster and server.cluster.standby:
                 self._said.append("nothing of PostgreSQL, which is a replica here")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.rabbitmq_cluster import ctl
 from ansible.module_utils.rabbitmq_host import CTL, Run, unreachable
+from ansible.module_utils.rabbitmq_versions import series
 from ansible.module_utils.server_files import RefusedError
 
 # What tells one object of a kind from another, by the kind's name in the definitions.
@@ -53,15 +53,11 @@ def version(definitions: dict[str, Any]) -> str:
 
 def refuse_newer(saved: str, running: str) -> None:
     """Raise RefusedError where definitions are from a later RabbitMQ, whose objects this one may not know."""
-    if _release(saved) > _release(running):
+    if series(saved) > series(running):
         raise RefusedError(
             f"The backup is of RabbitMQ {saved}, and this host has {running}, which may not know what that had. "
             f"Install RabbitMQ {saved} or later; nothing has changed."
         )
-
-
-def _release(text: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"[0-9]+", text)[:2]))
 
 
 def lacking(saved: dict[str, Any], found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -1,0 +1,1 @@
+../../rabbitmq/module_utils/rabbitmq_versions.py
