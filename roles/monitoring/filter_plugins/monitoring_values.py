@@ -71,8 +71,8 @@ def monitoring_prometheus(targets: Targets, name: str, address: str, queue: str,
     if "rabbitmq" in targets:
         jobs.append(_queues(targets["rabbitmq"], queue, vhost))
     own = {"prometheus": PROMETHEUS_PORT, "alertmanager": ALERTMANAGER_PORT}
-    jobs += [_job(job, {name: _joined(address, port)}) for job, port in own.items()]
-    alertmanager = {"static_configs": [{"targets": [_joined(address, ALERTMANAGER_PORT)]}]}
+    jobs += [_job(job, {name: monitoring_joined(address, port)}) for job, port in own.items()]
+    alertmanager = {"static_configs": [{"targets": [monitoring_joined(address, ALERTMANAGER_PORT)]}]}
     return _written(
         {
             "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
@@ -114,7 +114,7 @@ def monitoring_alertmanager(receivers: list[Mapping[str, Any]], routes: list[Map
 
 def monitoring_joined(address: str, port: int) -> str:
     """Return address:port, with an IPv6 address in brackets."""
-    return _joined(address, port)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _job(name: str, hosts: Mapping[str, str]) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _name(host: Mapping[str, Any]) -> str:
 
 
 def _at(variable: str, port: int, host: Mapping[str, Any]) -> str:
-    return _joined(str(host.get(variable) or _reached_at(host)), port)
+    return monitoring_joined(str(host.get(variable) or _reached_at(host)), port)
 
 
 def _reached_at(host: Mapping[str, Any]) -> str:
@@ -180,11 +180,7 @@ def _dispatch(host: Mapping[str, Any]) -> str:
     if not found:
         return ""  # which the role dispatch refuses
     port = int(found["port"] or DISPATCH_PORT)
-    return _joined(_reached_at(host) if place.startswith("%") else found["host"].strip("[]"), port)
-
-
-def _joined(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return monitoring_joined(_reached_at(host) if place.startswith("%") else found["host"].strip("[]"), port)
 
 
 def _address(variable: str, address: object) -> Faults:

@@ -66,6 +66,7 @@ def _faults(nodes: Told, packages: Told, seed: str, restart: bool) -> Iterator[s
         )
     yield from _tls(nodes, restart)
     yield from _strangers(nodes, seed)
+    running = {told["node"] for told in nodes.values() if told["running"]}
     for host, told in nodes.items():
         if told["partitions"]:
             yield (
@@ -73,7 +74,8 @@ def _faults(nodes: Told, packages: Told, seed: str, restart: bool) -> Iterator[s
                 "each other on ports 4369 and 25672, then restart those of the smaller part: systemctl restart "
                 "rabbitmq-server"
             )
-        unseen = [node for node in told["down"] if not _told_of(nodes, node)]
+        # Others that are down are told of anyway: one that does not run, and one that is not in the inventory.
+        unseen = [node for node in told["down"] if node in running]
         if unseen and not told["partitions"]:
             yield (
                 f"{host} sees {', '.join(unseen)} down, which runs: it is cut off, or its application was stopped. See "
@@ -89,12 +91,6 @@ def _faults(nodes: Told, packages: Told, seed: str, restart: bool) -> Iterator[s
                 f"{host} is in a cluster already, with another Erlang cookie than rabbitmq_cookie_file has. Copy its "
                 "/var/lib/rabbitmq/.erlang.cookie to that file, for you alone to read."
             )
-
-
-def _told_of(nodes: Told, node: str) -> bool:
-    """Whether a node that is seen down is told of anyway: one that does not run, or is not in the inventory."""
-    running = [told["node"] for told in nodes.values() if told["running"]]
-    return node not in running
 
 
 def _switching(nodes: Told) -> list[str]:
