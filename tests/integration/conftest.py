@@ -63,8 +63,8 @@ class TestLab:
         return playbook(name, *arguments, inventory=self.inventory, watch=watch)
 
     @contextlib.contextmanager
-    def edited(self, old: str, new: str) -> Iterator[None]:
-        """Change one line of the inventory, as a user does; afterwards restore it and the Dispatch host."""
+    def edited(self, old: str, new: str, book: str = "dispatch") -> Iterator[None]:
+        """Change one line of the inventory, as a user does; afterwards restore it, and by a play what it was for."""
         file = self.inventory / "group_vars" / "all" / "dispatch.yml"
         before = file.read_text()
         replace(file, old, new)
@@ -72,8 +72,8 @@ class TestLab:
             yield
         finally:
             file.write_text(before)
-        run = self.playbook("dispatch")
-        assert run.code == 0, run.output
+            run = self.playbook(book)
+            assert run.code == 0, run.output
 
     def publish(self, body: bytes, broker: str = BROKER, exchange: str = "robot-shop") -> None:
         """Publish as payment does: declare the exchange, send transient messages with headers {} and nothing else."""
@@ -113,6 +113,19 @@ class TestLab:
             yield
         finally:
             self.run(DISPATCH, "systemctl", "start", "dispatch")
+
+
+@contextlib.contextmanager
+def booted(lab: Lab, distribution: str = image.DEFAULT) -> Iterator[docker.DockerClient]:
+    """Boot a lab's hosts from nothing, and remove them afterwards."""
+    client = engine.connect(ROOT / ".lab")
+    lab.down(client)
+    try:
+        lab.up(client, image.ensure(client, distribution))
+        yield client
+    finally:
+        lab.down(client)
+        client.close()
 
 
 def unit_by_hand(broker: str, password: str) -> str:
@@ -202,16 +215,11 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
         ),
         SUBNET,
     )
-    client = engine.connect(ROOT / ".lab")
-    lab.down(client)
-    lab.up(client, image.ensure(client))
-    inventory = copied(lab, directory, BROKER)
-    password = uuid.uuid4().hex
-    (lab.state / "amqp_password").write_text(password + "\n")
-    test_lab = TestLab(client, lab, inventory, password, ports)
-    yield test_lab
-    lab.down(client)
-    client.close()
+    with booted(lab) as client:
+        inventory = copied(lab, directory, BROKER)
+        password = uuid.uuid4().hex
+        (lab.state / "amqp_password").write_text(password + "\n")
+        yield TestLab(client, lab, inventory, password, ports)
 
 
 @pytest.fixture(scope="session")

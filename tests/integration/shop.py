@@ -16,8 +16,7 @@ from docker.models.containers import Container
 from pika import exceptions
 
 from tests.integration.conftest import order, until
-from tests.lab import engine, image
-from tests.lab.ansible import ROOT, Run, playbook
+from tests.lab.ansible import Run, playbook
 from tests.lab.hosts import Lab, execute
 
 
@@ -127,16 +126,3 @@ class Shop:
         brokers = self.named("rabbitmq")
         for name in brokers:
             until(lambda name=name: len(self.up(name)) == len(brokers), 180)  # type: ignore[misc]
-
-
-@contextlib.contextmanager
-def booted(lab: Lab, distribution: str = image.DEFAULT) -> Iterator[docker.DockerClient]:
-    """Boot a lab's hosts from nothing, and remove them afterwards."""
-    client = engine.connect(ROOT / ".lab")
-    lab.down(client)
-    try:
-        lab.up(client, image.ensure(client, distribution))
-        yield client
-    finally:
-        lab.down(client)
-        client.close()

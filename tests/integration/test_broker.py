@@ -18,9 +18,8 @@ from pika.exceptions import ChannelClosedByBroker
 
 from dispatch_app import topology
 from dispatch_app.settings import load
-from tests.integration.conftest import until
-from tests.lab import engine, image
-from tests.lab.ansible import ROOT, Run, playbook
+from tests.integration.conftest import booted, until
+from tests.lab.ansible import Run, playbook
 from tests.lab.hosts import Host, Lab, execute
 from tests.lab.inventory import copied
 
@@ -69,18 +68,14 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("broker")
     lab = Lab("lone", directory / ".lab", (Host(BROKER, "rabbitmq", 22601, ((5672, AMQP), (5671, AMQPS))),))
-    client = engine.connect(ROOT / ".lab")
-    lab.down(client)
-    lab.up(client, image.ensure(client))
-    password = uuid.uuid4().hex
-    (lab.state / "amqp_password").write_text(password + "\n")
-    broker = Site(client, copied(lab, directory, BROKER), password)
-    run = broker.provision("-vvv", "--diff")
-    assert run.code == 0, run.output
-    assert password not in run.output
-    yield broker
-    lab.down(client)
-    client.close()
+    with booted(lab) as client:
+        password = uuid.uuid4().hex
+        (lab.state / "amqp_password").write_text(password + "\n")
+        broker = Site(client, copied(lab, directory, BROKER), password)
+        run = broker.provision("-vvv", "--diff")
+        assert run.code == 0, run.output
+        assert password not in run.output
+        yield broker
 
 
 def test_a_second_run_changes_nothing_and_guest_is_gone(site: Site) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import pika
 import pytest
 
-from tests.integration.conftest import order, until
-from tests.integration.shop import Payment, Shop, booted
+from tests.integration.conftest import booted, order, until
+from tests.integration.shop import Payment, Shop
 from tests.lab import image
 from tests.lab.ansible import Run
 from tests.lab.hosts import Host, Lab, execute

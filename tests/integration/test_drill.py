@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import docker
 import pytest
 
-from tests.integration.conftest import TestLab, order, until
-from tests.lab import engine, image
-from tests.lab.ansible import ROOT, Run
+from tests.integration.conftest import TestLab, booted, order, until
+from tests.lab import image
+from tests.lab.ansible import Run
 from tests.lab.hosts import Host, Lab, execute
 from tests.lab.inventory import copied
 
@@ -77,17 +76,13 @@ def drill(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     database = (Host(DATABASE, "postgresql", 22803),) if shared else ()
     hosts = (Host(BROKER, "rabbitmq", 22801, ((5672, AMQP),)), Host(DISPATCH, "dispatch", 22802), *database)
     lab = Lab("drill", directory / ".lab", hosts)
-    client: docker.DockerClient = engine.connect(ROOT / ".lab")
-    lab.down(client)
-    lab.up(client, image.ensure(client))
-    password = uuid.uuid4().hex
-    (lab.state / "amqp_password").write_text(f"{password}\n")
-    test_lab = TestLab(client, lab, copied(lab, directory, BROKER), password, {BROKER: AMQP})
-    made = Drill(test_lab, directory / "backups", ("rabbitmq", "postgresql") if shared else ("rabbitmq",))
-    made.done("site")
-    yield made
-    lab.down(client)
-    client.close()
+    with booted(lab) as client:
+        password = uuid.uuid4().hex
+        (lab.state / "amqp_password").write_text(f"{password}\n")
+        test_lab = TestLab(client, lab, copied(lab, directory, BROKER), password, {BROKER: AMQP})
+        made = Drill(test_lab, directory / "backups", ("rabbitmq", "postgresql") if shared else ("rabbitmq",))
+        made.done("site")
+        yield made
 
 
 def test_nothing_that_was_saved_is_lost_or_dispatched_twice(drill: Drill, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,9 +15,8 @@ from typing import Any
 import docker
 import pytest
 
-from tests.integration.conftest import until
-from tests.lab import engine, image
-from tests.lab.ansible import ROOT, Run, playbook
+from tests.integration.conftest import booted, until
+from tests.lab.ansible import Run, playbook
 from tests.lab.hosts import Host, Lab, execute
 from tests.lab.inventory import copied
 from tests.prometheus import asked_of, rules
@@ -83,20 +82,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         Host(WATCHING, "monitoring", 22803, ((9090, PROMETHEUS), (9093, ALERTMANAGER))),
     )
     lab = Lab("watched", directory / ".lab", hosts)
-    client = engine.connect(ROOT / ".lab")
-    lab.down(client)
-    lab.up(client, image.ensure(client))
-    (lab.state / "amqp_password").write_text(uuid.uuid4().hex + "\n")
-    made = Site(client, lab, copied(lab, directory, BROKER))
-    for book in ("site", "monitoring"):
-        if book == "monitoring":
-            preview = made.play(book, "--check", "--diff")
-            assert preview.code == 0, preview.output
-        run = made.play(book)
-        assert run.code == 0, run.output
-    yield made
-    lab.down(client)
-    client.close()
+    with booted(lab) as client:
+        (lab.state / "amqp_password").write_text(uuid.uuid4().hex + "\n")
+        made = Site(client, lab, copied(lab, directory, BROKER))
+        for book in ("site", "monitoring"):
+            if book == "monitoring":
+                preview = made.play(book, "--check", "--diff")
+                assert preview.code == 0, preview.output
+            run = made.play(book)
+            assert run.code == 0, run.output
+        yield made
 
 
 def test_a_second_run_changes_nothing_and_everything_is_asked(site: Site) -> None:

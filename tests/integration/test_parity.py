@@ -14,8 +14,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.lab import LabError, engine, image
-from tests.lab.ansible import ROOT, Run, playbook
+from tests.integration.conftest import booted
+from tests.lab import LabError, image
+from tests.lab.ansible import Run, playbook
 from tests.lab.hosts import Host, Lab, execute, put
 from tests.lab.inventory import listed
 from tests.second_engine import Deploy, deploy
@@ -113,17 +114,13 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         ),
         SUBNET,
     )
-    client = engine.connect(ROOT / ".lab")
-    lab.down(client)
-    lab.up(client, image.ensure(client))
-    password = uuid.uuid4().hex
-    variables = {"dispatch_amqp_host": BROKER, "dispatch_amqp_password": password, "rabbitmq_password": password}
-    inventory = listed(lab, directory / "hosts.yml", variables)
-    run = playbook("rabbitmq", inventory=inventory)
-    assert run.code == 0, run.output
-    yield Pair(client, lab, inventory, variables)
-    lab.down(client)
-    client.close()
+    with booted(lab) as client:
+        password = uuid.uuid4().hex
+        variables = {"dispatch_amqp_host": BROKER, "dispatch_amqp_password": password, "rabbitmq_password": password}
+        inventory = listed(lab, directory / "hosts.yml", variables)
+        run = playbook("rabbitmq", inventory=inventory)
+        assert run.code == 0, run.output
+        yield Pair(client, lab, inventory, variables)
 
 
 @pytest.fixture(scope="module")

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import uuid
-from collections.abc import Iterator
 
 import pika
 import pytest
 
 from tests.integration.cloud import account
 from tests.integration.conftest import BROKER, DISPATCH, TestLab
-from tests.lab.inventory import replace
 
 pytestmark = pytest.mark.long
 PARAMETER = "/roboshop/lab/amqp_password"
-
-
-@contextlib.contextmanager
-def looked_up(lab: TestLab) -> Iterator[None]:
-    """Have the inventory look the password up; afterwards the lab has its own again."""
-    file = lab.inventory / "group_vars" / "all" / "dispatch.yml"
-    before = file.read_text()
-    old = "lookup('ansible.builtin.password', __lab_password_file, chars=['ascii_letters', 'digits'], length=32)"
-    replace(file, old, f"lookup('amazon.aws.ssm_parameter', '{PARAMETER}')")
-    try:
-        yield
-    finally:
-        file.write_text(before)
-        run = lab.playbook("site")
-        assert run.code == 0, run.output
+OWN = "lookup('ansible.builtin.password', __lab_password_file, chars=['ascii_letters', 'digits'], length=32)"
+LOOKED_UP = f"lookup('amazon.aws.ssm_parameter', '{PARAMETER}')"
 
 
 def test_a_new_password_in_the_store_reaches_both_ends_by_one_play(
@@ -42,7 +26,7 @@ def test_a_new_password_in_the_store_reaches_both_ends_by_one_play(
             monkeypatch.setenv(name, cloud.environment[name])
         store = cloud.client("ssm")
         store.put_parameter(Name=PARAMETER, Value=lab.password, Type="SecureString")
-        with looked_up(lab):
+        with lab.edited(OWN, LOOKED_UP, "site"):
             same = lab.playbook("site")
             assert (same.code, same.changed) == (0, 0), same.output
 

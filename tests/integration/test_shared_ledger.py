@@ -12,8 +12,8 @@ from typing import Any
 import pika
 import pytest
 
-from tests.integration.conftest import order, until
-from tests.integration.shop import Shop, booted
+from tests.integration.conftest import booted, order, until
+from tests.integration.shop import Shop
 from tests.lab.ansible import Run
 from tests.lab.hosts import Host, Lab, await_boot
 from tests.lab.inventory import copied

@@ -26,8 +26,8 @@ import pika
 import pytest
 from pika import exceptions
 
-from tests.integration.conftest import until
-from tests.integration.shop import Payment, Shop, booted
+from tests.integration.conftest import booted, until
+from tests.integration.shop import Payment, Shop
 from tests.lab.hosts import Host, Lab, await_boot, execute, get
 from tests.lab.inventory import copied
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,18 @@ def assert_restored(outcome: Any) -> None:
     """The switch failed after something live was touched."""
     assert outcome.failure
     assert outcome.changed
+
+
+def files_of_own(configuration: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a module places are root's on a host; have them belong to whoever runs the tests."""
+    monkeypatch.setattr(configuration, "group_of", lambda _: os.getgid())
+    for name in ("chown", "fchown"):
+        monkeypatch.setattr(os, name, lambda *_: None)
+    original = configuration.File
+
+    def file(
+        path: Path, content: Any, mode: int = 0o644, _owner: int = 0, _group: int = 0, *more: Any, **named: Any
+    ) -> Any:
+        return original(path, content, mode, os.getuid(), os.getgid(), *more, **named)
+
+    monkeypatch.setattr(configuration, "File", file)

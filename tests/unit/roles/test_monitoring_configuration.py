@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import pytest
 from ansible.module_utils import monitoring_host
 from ansible.module_utils.server_files import File, Previous, RefusedError
+
+from tests.unit.roles.hosts import files_of_own
 
 configuration = importlib.import_module("roles.monitoring.library.monitoring_configuration")
 
@@ -58,15 +59,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         directory = tmp_path / name.lower()
         directory.mkdir()
         monkeypatch.setattr(configuration, name, directory)
-    monkeypatch.setattr(configuration, "group_of", lambda _: os.getgid())
-    for name in ("chown", "fchown"):
-        monkeypatch.setattr(os, name, lambda *_: None)
-    original = configuration.File
-    monkeypatch.setattr(
-        configuration,
-        "File",
-        lambda path, content, mode=0o644, *_, **more: original(path, content, mode, os.getuid(), os.getgid(), **more),
-    )
+    files_of_own(configuration, monkeypatch)
     return Host(tmp_path / "root")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.postgresql_host import Cluster
 from ansible.module_utils.server_files import Previous, RefusedError
+
+from tests.unit.roles.hosts import files_of_own
 
 configuration = importlib.import_module("roles.postgresql.library.postgresql_configuration")
 
@@ -68,16 +69,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "PG_VERSION").write_text("15\n")
     (tmp_path / "postgresql.conf").write_text("include_dir = 'conf.d'\t\t# as Debian has it\n")
-    monkeypatch.setattr(configuration, "group_of", lambda _: os.getgid())
-    for name in ("chown", "fchown"):
-        monkeypatch.setattr(os, name, lambda *_: None)
-    # Files are root's on a host; here they are whoever's runs the tests.
-    original = configuration.File
-    monkeypatch.setattr(
-        configuration,
-        "File",
-        lambda path, content, mode, *more: original(path, content, mode, os.getuid(), os.getgid(), *more[2:]),
-    )
+    files_of_own(configuration, monkeypatch)
     return Host(tmp_path)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.server_files import File, Previous, RefusedError, differing, found, place
 
+from tests.unit.roles.hosts import files_of_own
+
 configuration = importlib.import_module("roles.rabbitmq.library.rabbitmq_configuration")
 
 WANTED: dict[str, Any] = {
@@ -90,17 +92,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(configuration, "COOKIE", tmp_path / "cookie")
     monkeypatch.setattr(configuration, "OPTIONS", tmp_path / "nodes-tls.config")
     monkeypatch.setattr(configuration, "ENVIRONMENT", tmp_path / "rabbitmq-env.conf")
-    monkeypatch.setattr(configuration, "group_of", lambda _: os.getgid())
     monkeypatch.setattr(configuration, "user_of", lambda _: os.getuid())
-    for name in ("chown", "fchown"):
-        monkeypatch.setattr(os, name, lambda *_: None)
-    # Files are root's on a host; here they are whoever's runs the tests.
-    original = configuration.File
-    monkeypatch.setattr(
-        configuration,
-        "File",
-        lambda path, content, mode=0o644, *_, **more: original(path, content, mode, os.getuid(), os.getgid(), **more),
-    )
+    files_of_own(configuration, monkeypatch)
     return Host(tmp_path)
 
 
