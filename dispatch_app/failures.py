@@ -91,8 +91,11 @@ def explain(error: BaseException, settings: Settings, host: str) -> Failure:
             reply, text = 403, ""
         elif isinstance(part, exceptions.ProbableAccessDeniedError):
             reply = 530
-        elif isinstance(part, exceptions.IncompatibleProtocolError) and "SSL" in text:
-            # In TLS 1.3 a server refuses a client's certificate only after the handshake (RFC 8446, 4.4.2.4).
+        elif isinstance(part, exceptions.IncompatibleProtocolError) and (
+            "SSL" in text or (settings.tls and "StreamLostError" in text)
+        ):
+            # In TLS 1.3 a server refuses a client's certificate only after the handshake (RFC 8446, 4.4.2.4). Where it
+            # has not read yet what the client has sent since, a reset may take the place of its word.
             remedy = "set AMQP_TLS_CERT and AMQP_TLS_KEY to a certificate it accepts"
             return Failure(TLS, f"{known['where']} ended the TLS connection", remedy)
         if reply:

@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from pika import exceptions
 
 from dispatch_app import failures, tls
 from dispatch_app.amqp.connection import parameters
@@ -117,6 +118,14 @@ def test_the_doctor_trusts_it_as_well(tmp_path: Path, port: Callable[..., int]) 
     good = settings(tmp_path, port())
     # Only what comes after the handshake fails, because what answers is not RabbitMQ.
     assert Broker(good).login.evidence == f"localhost:{good.port} ended the TLS connection"
+
+
+@pytest.mark.parametrize("lost", ["ConnectionResetError(104, 'Connection reset by peer')", "Transport indicated EOF"])
+def test_however_a_connection_ends_after_the_handshake_tls_is_why(
+    tmp_path: Path, port: Callable[..., int], lost: str
+) -> None:
+    error = exceptions.IncompatibleProtocolError(f'StreamLostError: ("Stream connection lost: {lost}",)')
+    assert failures.explain(error, settings(tmp_path, port()), "mq").cause.endswith(" ended the TLS connection")
 
 
 def test_the_name_the_chain_and_the_time_still_count(tmp_path: Path, port: Callable[..., int]) -> None:
