@@ -13,7 +13,7 @@ LEDGER ?= sqlite
 MONITORING ?=
 DISTRIBUTION ?= debian12
 # All other tests, and the other scenarios, run on debian12.
-DISTRIBUTIONS ?= debian13 el9-facsimile
+DISTRIBUTIONS ?= el9-facsimile debian13
 # The venv comes first on PATH because Molecule and ansible-lint run whichever Ansible they find there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
@@ -53,7 +53,7 @@ artifact: dist/dispatch.zip ## Build dist/dispatch.zip, which the roles install 
 # What each is made of, as CycloneDX; that of the artifact is also in it.
 .PHONY: sbom
 sbom: dist/dispatch.zip ## Write what the artifact and the controller's venv are made of, dist/*.cdx.json
-	cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --mc-type application --output-reproducible --output-file dist/controller.cdx.json
+	python -m tests.publishing sbom dist/controller.cdx.json
 
 .PHONY: audit
 audit: $(READY) ## Look for known vulnerabilities in all that the locks pin
@@ -82,7 +82,7 @@ ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .PHONY: test
 test: dist/dispatch.zip ## Lint, unit tests, Molecule, integration tests
-	$(MAKE) --no-print-directory --jobs=2 $(ONE_PIECE) molecule lint unit
+	$(MAKE) --no-print-directory --jobs=2 $(ONE_PIECE) molecule-first lint unit
 	$(MAKE) --no-print-directory integration
 
 .PHONY: lint
@@ -110,6 +110,10 @@ integration: dist/dispatch.zip ## The lab, the playbooks and the consumer agains
 molecule: dist/dispatch.zip ## Molecule: provision from nothing, on each of DISTRIBUTIONS that can be had here
 	python -m tests.lab matrix $(DISTRIBUTIONS)
 
+.PHONY: molecule-first
+molecule-first: dist/dispatch.zip
+	python -m tests.lab matrix --first $(DISTRIBUTIONS)
+
 # Both parts wait most of their time. The image that both need is made first, so that they don't make it twice. Their output
 # is not kept apart, because that would hold it back until a part has ended, and they take long.
 .PHONY: test-long
@@ -122,7 +126,7 @@ integration-long: dist/dispatch.zip
 	DISPATCH_TEST_ROUNDS=2 pytest tests/integration -m long --durations=25
 
 .PHONY: scenarios
-scenarios: dist/dispatch.zip
+scenarios: molecule
 	for name in release repoint reboot secrets tls go; do molecule test --scenario-name $$name; done
 
 .PHONY: dashboard

@@ -97,6 +97,7 @@ def main() -> int:
     images.add_argument("distributions", nargs="*", default=[image.DEFAULT], metavar="NAME", help=names)
     scenarios = commands.add_parser("matrix", help="run Molecule's scenario default on each of some distributions")
     scenarios.add_argument("distributions", nargs="+", metavar="NAME", help=names)
+    scenarios.add_argument("--first", action="store_true", help="run on the first that can be had here, and no other")
     arguments = parser.parse_args()
     try:
         if arguments.command == "up":
@@ -105,7 +106,7 @@ def main() -> int:
         elif arguments.command == "down":
             down()
         elif arguments.command == "matrix":
-            return 0 if matrix.run(engine.connect(STATE), arguments.distributions) else 1
+            return 0 if matrix.run(engine.connect(STATE), arguments.distributions, arguments.first) else 1
         else:
             client = engine.connect(STATE)
             for name in dict.fromkeys(arguments.distributions):

@@ -1,4 +1,4 @@
-"""``python -m tests.publishing``: what ``make collection`` and ``make release`` call."""
+"""``python -m tests.publishing``: what ``make collection``, ``make release`` and ``make sbom`` call."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dispatch_app import __version__
 from tests.lab.ansible import ROOT
 from tests.publishing.agreement import faults
 from tests.publishing.collection import CollectionError, archive_name, build
+from tests.publishing.controller import sbom
 
 
 def collection(artifact: Path) -> int:
@@ -44,8 +45,13 @@ def main(argv: list[str]) -> int:
     checking = commands.add_parser("check", help="check that all that is to be released agrees")
     for command in (building, checking):
         command.add_argument("artifact", type=Path, help="the artifact, such as dist/dispatch.zip")
+    listing = commands.add_parser("sbom", help="write what the controller's venv is made of")
+    listing.add_argument("document", type=Path, help="the file to write, such as dist/controller.cdx.json")
     checking.add_argument("--tag", default="", help="the tag that is to be released, such as v1.0.0")
     args = parser.parse_args(argv)
+    if args.command == "sbom":
+        args.document.write_text(sbom(ROOT))
+        return 0
     return collection(args.artifact) if args.command == "collection" else check(args.artifact, args.tag)
 
 
