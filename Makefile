@@ -27,7 +27,7 @@ $(READY): requirements-dev.txt
 	@echo "Making the venv in $(VENV) (again whenever requirements-dev.txt changes)"
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; python3 is $$(python3 --version)." >&2; exit 1; }
 	@python3 -m venv --clear $(VENV) || { echo "python3 can't make a venv: install its venv package (on Debian: apt-get install python3-venv)." >&2; exit 1; }
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements-dev.txt
 	@touch $@
 
 .PHONY: venv
@@ -96,7 +96,7 @@ lint: $(READY) ## Lint and type-check
 
 .PHONY: unit
 unit: dist/dispatch.zip ## Unit tests
-	pytest tests/unit
+	pytest tests/unit -m "not long"
 
 .PHONY: coverage
 coverage: dist/dispatch.zip ## Unit tests, and how much of the code they run: build/coverage (fails below the floor)
@@ -123,7 +123,7 @@ test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenar
 
 .PHONY: integration-long
 integration-long: dist/dispatch.zip
-	DISPATCH_TEST_ROUNDS=2 pytest tests/integration -m long --durations=25
+	DISPATCH_TEST_ROUNDS=2 pytest tests -m long --durations=25
 
 .PHONY: scenarios
 scenarios: molecule

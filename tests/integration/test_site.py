@@ -140,6 +140,7 @@ def test_the_metrics_on_the_host_count_what_was_dispatched(lab: TestLab) -> None
     assert families["dispatch_ready"].samples[0].value == 1
 
 
+@pytest.mark.long
 def test_it_consumes_again_after_the_broker_was_restarted(lab: TestLab) -> None:
     cursor = lab.run(DISPATCH, "sh", "-c", "journalctl -u dispatch -n 0 --show-cursor | sed -n 's/^-- cursor: //p'")
 
@@ -165,6 +166,7 @@ def test_a_preview_shows_the_line_that_would_change_and_changes_nothing(lab: Tes
     assert lab.run(DISPATCH, *state) == before
 
 
+@pytest.mark.long
 def test_back_to_the_release_that_was_live_before(lab: TestLab, newer: Path) -> None:
     def live() -> str:
         """The live release, after its link and the list of releases agree on it."""
@@ -198,6 +200,7 @@ BY_HAND = """
 """
 
 
+@pytest.mark.long
 def test_a_service_that_was_set_up_by_hand_is_taken_over(lab: TestLab, wont_start: Path) -> None:
     run = lab.playbook("remove", "--limit", DISPATCH)
     assert run.code == 0, run.output

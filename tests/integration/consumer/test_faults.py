@@ -131,7 +131,7 @@ def ledger_locked(stage: Stage) -> None:
 
 FAULTS = [
     killed_between_effect_and_acknowledge, killed_within_the_transaction, killed_at_random_moments,
-    stopped_by_sigterm, closed_by_the_broker, black_hole, broker_restarted,
+    stopped_by_sigterm, closed_by_the_broker, pytest.param(black_hole, marks=pytest.mark.long), broker_restarted,
     pytest.param(broker_away_for_longer_than_the_heartbeat, marks=pytest.mark.long), ledger_disk_full, ledger_locked,
 ]  # fmt: skip
 # After these faults RabbitMQ must have redelivered orders; otherwise the fault did not strike.

@@ -59,6 +59,7 @@ def tracing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.long
 def test_two_builds_in_different_places_and_zones_are_the_same(wheels: Path, tracing: Path, tmp_path: Path) -> None:
     built = []
     for name, zone, umask, seed, locale in (

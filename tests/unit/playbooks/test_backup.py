@@ -91,6 +91,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     made.process.communicate(timeout=60)
 
 
+@pytest.mark.long
 def test_what_is_saved_comes_back_to_a_host_made_anew_and_only_there(machine: Machine) -> None:
     machine.record("a", "b")
     begun = int(time.time())
