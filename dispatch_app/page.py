@@ -70,7 +70,7 @@ def _rows(metric: Metric) -> Iterator[tuple[str, str, str]]:
 
 def _written(name: str, value: float) -> str:
     if name.endswith(("_timestamp_seconds", "_start_time_seconds")):
-        return iso(value)
+        return iso(value) if value else "never"
     if name.endswith("_bytes"):
         return f"{value / (1 << 20):,.1f} MiB"
     if name.endswith(("_seconds", "_seconds_total")):

@@ -143,7 +143,9 @@ def test_the_page_says_how_the_service_is_and_nothing_of_it_is_markup(tmp_path: 
 def test_the_page_tells_held_orders_and_a_loop_that_hangs() -> None:
     state = health.State()
     state.set("broker", None)
-    assert "Consuming." in Text(page.page(state, 1).decode()).text
+    seen = Text(page.page(state, 1).decode()).text
+    assert "Consuming." in seen
+    assert "dispatch_backup_last_success_timestamp_seconds never" in seen
     state.held = ("the endpoint is away; orders are held", time.monotonic())
     assert "Consuming, and holding orders. the endpoint is away" in Text(page.page(state, 1).decode()).text
     state.unserved = {"DISPATCH_METRICS": "DISPATCH_METRICS %eth0:9672 can't be used"}
