@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What hosts get, and what the controller and its tests run with; requirements-dev.txt holds requirements.txt, too.
 LOCKS = (
     "dispatch_app/requirements.txt",
+    "dispatch_app/tracing.txt",
     "dispatch_app/installer.txt",
     "requirements-dev.txt",
     "requirements-lock.txt",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -16,7 +17,9 @@ def sbom(root: Path) -> str:
     """
     command = ["cyclonedx-py", "requirements", "requirements.txt", "--pyproject", "pyproject.toml"]
     options = ["--mc-type", "application", "--output-reproducible"]
-    done = subprocess.run([*command, *options], cwd=root, stdout=subprocess.PIPE, check=True)
+    # It warns that pins alone don't tell which package needs which.
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore::UserWarning"}
+    done = subprocess.run([*command, *options], cwd=root, env=environment, stdout=subprocess.PIPE, check=True)
     document = json.loads(done.stdout)
     # cyclonedx-py finds no version there, because setuptools reads it from the package.
     document["metadata"]["component"]["version"] = __version__

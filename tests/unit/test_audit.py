@@ -96,10 +96,9 @@ def test_what_pip_audit_has_skipped_was_not_audited() -> None:
 
 
 def test_every_lock_is_audited() -> None:
-    pinned = {path.relative_to(audit.ROOT).as_posix() for path in audit.ROOT.glob("requirements*.txt")}
-    assert pinned - {"requirements.txt"} | {"dispatch_app/requirements.txt", "dispatch_app/installer.txt"} == {
-        *audit.LOCKS
-    }
+    files = [file for pattern in ("requirements*.txt", "dispatch_app/*.txt") for file in audit.ROOT.glob(pattern)]
+    pinned = {file.relative_to(audit.ROOT).as_posix() for file in files}
+    assert pinned - {"requirements.txt"} == {*audit.LOCKS}
     names = [{line.split("==")[0] for line in (audit.ROOT / file).read_text().splitlines() if line[:1].isalnum()}
              for file in ("requirements.txt", "requirements-dev.txt")]  # fmt: skip
     assert names[0] <= names[1]

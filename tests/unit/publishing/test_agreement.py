@@ -105,6 +105,10 @@ def test_an_artifact_of_another_tree_is_refused(artifact: Path) -> None:
     assert "differs from the tree in dispatch_app/orders.py" in said
 
 
+def test_what_make_artifact_builds_is_of_no_shop() -> None:
+    assert [said for said in artifact_faults(ROOT / "dist" / "dispatch.zip", PACKAGE) if "WITH" in said] == []
+
+
 def test_an_artifact_with_a_shop_s_hook_is_refused(artifact: Path) -> None:
     artifact.write_bytes(build({**contents(PACKAGE, {}), "shop/hook.py": b""}))
     (said,) = artifact_faults(artifact, PACKAGE)
