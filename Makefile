@@ -114,16 +114,26 @@ molecule: dist/dispatch.zip ## Molecule: provision from nothing, on each of DIST
 molecule-first: dist/dispatch.zip
 	python -m tests.lab matrix --first $(DISTRIBUTIONS)
 
-# Both parts wait most of their time. The image that both need is made first, so that they don't make it twice. Their output
-# is not kept apart, because that would hold it back until a part has ended, and they take long.
+# The parts wait most of their time, and each has labs of its own. The image that all need is made first, so that they don't
+# make it twice. Their output is not kept apart, because that would hold it back until a part has ended, and they take long.
 .PHONY: test-long
 test-long: dist/dispatch.zip ## What takes longer: plays cut short, other scenarios, more seeds for faults and fuzz
 	python -m tests.lab image
-	$(MAKE) --no-print-directory --jobs=2 integration-long scenarios
+	$(MAKE) --no-print-directory --jobs=3 long-cluster long-alone long-lab scenarios
 
-.PHONY: integration-long
-integration-long: dist/dispatch.zip
-	DISPATCH_TEST_ROUNDS=2 pytest tests -m long --durations=25
+# Tests of several brokers or databases; those of other labs; and those that share the lab of `make integration`.
+CLUSTERS := $(patsubst %,tests/integration/test_%.py,cluster shared_ledger shop_under_faults)
+ALONE := tests/integration/doctor $(patsubst %,tests/integration/test_%.py,broker drill fleet monitoring parity)
+
+.PHONY: long-cluster long-alone long-lab
+long-cluster: dist/dispatch.zip
+	pytest $(CLUSTERS) -m long --durations=10
+
+long-alone: dist/dispatch.zip
+	pytest $(ALONE) -m long --durations=10
+
+long-lab: dist/dispatch.zip
+	DISPATCH_TEST_ROUNDS=2 pytest tests $(addprefix --ignore=,$(CLUSTERS) $(ALONE)) -m long --durations=10
 
 .PHONY: scenarios
 scenarios: molecule
