@@ -82,12 +82,11 @@ def _decoded(body: bytes) -> Any:
     # key, stands in the body twice.
     if body.count(b'"orderid"') + body.count(b'"transactionId"') <= 1 and b"\\" not in body:
         try:
-            document, end = _scan(text, 0)
-        except StopIteration:  # it begins with white space, or is not JSON
-            pass
-        else:
-            if end == len(text):
-                return document
+            document, end = _PLAIN.raw_decode(text)
+        except ValueError:
+            end = -1  # the text begins with white space, or is not JSON
+        if end == len(text):
+            return document
     return _DECODER.decode(text)
 
 
@@ -166,6 +165,6 @@ def _constant(_: str) -> None:
     """Read NaN and the infinities, which Python's json writes for a total that is none, as absent."""
 
 
-_scan = json.JSONDecoder(parse_constant=_constant).scan_once
+_PLAIN = json.JSONDecoder(parse_constant=_constant)
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 _LENIENT = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, strict=False)
