@@ -22,7 +22,7 @@ import uuid
 import venv
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from pika.exceptions import AMQPError
 from dispatch_app.database import Database
 from dispatch_app.ledgers.sqlite import SqliteLedger
 from dispatch_app.topology import EVENT
+from tests.benchmarks.results import Results
 from tests.integration.consumer import hooks
 from tests.integration.consumer.harness import EVENTS, USER, Broker, Endpoint, until
 from tests.lab import LabError, engine
@@ -120,6 +121,12 @@ class Run:
     busy: float = 0.0  # percent of one processor at that rate, without the processes that it starts
     server: float = 0.0  # microseconds an order, of PostgreSQL's processes
     behind: float = 0.0  # orders that were done and not announced yet, when the last one was done
+
+
+UNITS = {
+    "rate": "orders/s", "cpu": "µs/order", "memory": "MiB", "start": "s", "p50": "ms", "p99": "ms", "busy": "%",
+    "server": "µs/order", "behind": "orders",
+}  # fmt: skip
 
 
 class RunError(Exception):
@@ -340,17 +347,20 @@ def latency(
 
 
 def one_run(
-    peer: Peer, broker: Broker, host: str, port: int, server: Server | None, rate: int, into: list[Run]
+    peer: Peer, broker: Broker, host: str, port: int, server: Server | None, rate: int, into: list[Run],
+    results: Results,
 ) -> tuple[str, bool]:  # fmt: skip
-    """Make one run and keep its figures; return what to tell of it, and whether it failed."""
+    """Make one run and keep its figures, or why it has none; return what to tell of it, and whether it failed."""
     run = Run()
     try:
         backlog(peer, broker, host, port, server, run)
         latency(peer, broker, host, port, server, rate, run)
     # A late fault of one run, its broker's included, must not take the figures of all others with it.
     except (RunError, AssertionError, OSError, AMQPError, ValueError, KeyError) as error:
+        results.fail(peer.name, repr(error))
         return f"failed: {error!r}", True
     into.append(run)
+    results.add(peer.name, {f"{name} {UNITS[name]}": value for name, value in asdict(run).items()})
     return f"{run.rate:8,.0f} orders/s  {run.cpu:5.1f} µs  p99 {run.p99:6.1f} ms  {run.busy:3.0f} %", False
 
 
@@ -439,6 +449,7 @@ def main() -> int:
     except LabError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
+    results = Results("consumer", {"orders": ORDERS, "latency at orders/s": rate})
     # Docker's proxy for published ports would be measured as well, so peers connect to the container directly.
     (network,) = broker.container.attrs["NetworkSettings"]["Networks"].values()
     host, port = network["IPAddress"], 5672
@@ -460,7 +471,7 @@ def main() -> int:
         done: dict[str, list[Run]] = {peer.name: [] for peer in peers}
         for number in range(runs):
             for peer in peers:
-                told, failed = one_run(peer, broker, host, port, server, rate, done[peer.name])
+                told, failed = one_run(peer, broker, host, port, server, rate, done[peer.name], results)
                 faults += failed
                 print(f"run {number + 1} of {runs}: {peer.name:14} {told}", flush=True)
         endpoint.go_away()
@@ -474,6 +485,7 @@ def main() -> int:
     if faults:
         print(f"{faults} runs failed and are left out")
     show(medians(done))
+    print(f"Each run's figures: {results.path}")
     return 1 if faults else 0
 
 
