@@ -205,5 +205,5 @@ def test_the_ledger_can_store_whatever_is_an_order(tmp_path_factory: pytest.Temp
     assert ledger.record([(*order[:4], None, 0)]) == []
     ledger.close()
     db = sqlite3.connect(path)
-    assert db.execute("SELECT id, user, total, items FROM orders").fetchone() == order[:4]
+    assert db.execute("SELECT id, user, total, items FROM all_orders").fetchone() == order[:4]
     db.close()

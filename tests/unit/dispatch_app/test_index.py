@@ -1,0 +1,170 @@
+"""No order is taken for a duplicate of none, and no duplicate for a new order, wherever the index has its id."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatch_app.ledgers import bloom, index, tables
+from dispatch_app.ledgers.bloom import BloomFilter
+from dispatch_app.ledgers.port import AwayError, Row
+from dispatch_app.ledgers.sqlite import SqliteLedger
+from tests.integration.conftest import until
+
+
+def rows(first: int, count: int) -> list[Row]:
+    return [(f"order-{number}", "u", 1.5, 2, None, 0) for number in range(first, first + count)]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ten latest ids, and thirty in a part."""
+    monkeypatch.setattr(index, "LATEST", 10)
+    monkeypatch.setattr(index, "PART", 30)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[SqliteLedger]:
+    with closing(SqliteLedger(path)) as opened:
+        yield opened
+
+
+def fill(ledger: SqliteLedger, count: int) -> None:
+    for first in range(0, count, 5):
+        assert ledger.record(rows(first, 5)) == []
+
+
+def parts(ledger: SqliteLedger) -> list[tuple[int, int]]:
+    return [(part, last - tables.FIRST) for part, last in ledger._db.execute("SELECT * FROM parts ORDER BY part")]
+
+
+def test_ids_are_found_in_each_part_and_among_the_latest(ledger: SqliteLedger) -> None:
+    fill(ledger, 200)
+    assert parts(ledger) == [(0, 30), (1, 60), (2, 90), (3, 120), (4, 150), (5, 180), (6, 190)]
+    assert ledger._db.execute("SELECT count(*) FROM ids").fetchone() == (190,)
+    assert ledger.record(rows(0, 201)) == list(range(200))
+    assert ledger.known([row[0] for row in rows(150, 100)]) == {row[0] for row in rows(150, 51)}
+
+
+def test_the_next_process_knows_what_a_killed_one_has_recorded(ledger: SqliteLedger, path: Path) -> None:
+    fill(ledger, 45)
+    with closing(SqliteLedger(path)) as other:  # the first one has not closed it
+        assert other.record(rows(0, 46)) == list(range(45))
+        assert other._db.execute("SELECT seq FROM dispatched WHERE id = 'order-45'").fetchone() == (tables.FIRST + 46,)
+
+
+def test_a_batch_that_fails_while_ids_are_settled_is_recorded_later(ledger: SqliteLedger) -> None:
+    fill(ledger, 10)
+    ledger._db.execute("PRAGMA max_page_count=1")  # SQLite then answers as for a full disk
+    ledger._db.execute(f"PRAGMA max_page_count={ledger._db.execute('PRAGMA page_count').fetchone()[0]}")
+    with pytest.raises(AwayError, match="full"):
+        ledger.record(rows(10, 1000))
+    assert ledger.known(["order-9", "order-10"]) == {"order-9"}
+    ledger._db.execute("PRAGMA max_page_count=1000000")
+    assert ledger.record(rows(9, 1001)) == [0]
+    assert ledger.record(rows(0, 1011)) == list(range(1010))
+
+
+def test_what_is_forgotten_leaves_the_index_and_its_number_is_not_given_again(ledger: SqliteLedger) -> None:
+    fill(ledger, 65)
+    ledger._db.execute("UPDATE dispatched SET dispatched_at = 1000")
+    assert sum(ledger.forget(days=1, limit=7) for _ in range(12)) == 65
+    assert ledger._db.execute("SELECT count(*) FROM ids").fetchone() == (0,)
+    assert parts(ledger) == [(2, 65)]
+    assert ledger.record(rows(60, 6)) == []
+    assert ledger._db.execute("SELECT min(seq) FROM dispatched").fetchone() == (tables.FIRST + 66,)
+    assert ledger.record(rows(64, 3)) == [0, 1]
+
+
+def test_a_large_ledger_is_exact_before_its_filter_is_full_and_after(
+    ledger: SqliteLedger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(ledger, 100)
+    ledger.close()
+    monkeypatch.setattr(index, "_AT_ONCE", 0)
+    monkeypatch.setattr(index, "_STEP", 7)
+    begin = index.Filling.start
+    waiting: list[Any] = []
+    monkeypatch.setattr(index.Filling, "start", lambda *arguments: waiting.append(arguments))
+    with closing(SqliteLedger(path)) as opened:
+        assert opened.record(rows(90, 20)) == list(range(10))
+        begin(*waiting[0])
+        filling = waiting[0][0]
+        until(lambda: bool(filling._full))
+        assert opened.record(rows(0, 120)) == list(range(110))
+        assert opened.known(["order-3", "order-119", "order-120"]) == {"order-3", "order-119"}
+
+
+def test_without_a_filter_each_id_is_looked_for(
+    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(ledger, 50)
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", no_space)
+    assert ledger.record(rows(0, 60)) == list(range(50))
+    assert ledger.record(rows(0, 61)) == list(range(60))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_ledger_opens_where_a_filter_can_not_be_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "truncate", no_space)
+    with closing(SqliteLedger(path)) as opened:
+        assert opened.record(rows(0, 3)) == []
+        assert opened.record(rows(0, 4)) == [0, 1, 2]
+    assert "No space left" in caplog.text
+
+
+def test_a_filter_that_gets_crowded_is_made_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "_ROOM", 40)
+    with closing(SqliteLedger(path)) as opened:
+        first = opened._index._filter
+        fill(opened, 100)
+        assert opened._index._filter is not first
+        assert opened._index._filter
+        assert not opened._index._filter.crowded
+        assert opened.record(rows(0, 101)) == list(range(100))
+
+
+def test_the_index_is_used_for_what_is_looked_up(ledger: SqliteLedger) -> None:
+    for query in tables.FIND:
+        plan = " ".join(row[3] for row in ledger._db.execute(f"EXPLAIN QUERY PLAN {query}", ("x",)))
+        assert "SEARCH" in plan, plan
+        assert "SCAN orders" not in plan, plan
+        assert "SCAN ids" not in plan, plan
+
+
+@given(known=st.sets(st.text()), asked=st.sets(st.text()))
+def test_the_filter_denies_no_id_that_it_has(
+    tmp_path_factory: pytest.TempPathFactory, known: set[str], asked: set[str]
+) -> None:
+    with closing(BloomFilter(tmp_path_factory.getbasetemp(), 64)) as made:
+        made.add(known)
+        assert known <= set(made.possible(known | asked))
+        assert set(made.possible(asked)) <= set(made.add(asked))
+
+
+def test_the_filter_rarely_takes_a_new_id_for_a_known_one(tmp_path: Path) -> None:
+    assert bloom._OCTETS * 8 == 16
+    with closing(BloomFilter(tmp_path, 100_000)) as made:
+        made.add(row[0] for row in rows(0, 100_000))
+        assert len(made.possible(row[0] for row in rows(100_000, 100_000))) < 2_500
+        assert not made.crowded
+    assert list(tmp_path.iterdir()) == []
