@@ -1,6 +1,7 @@
 """No order is taken for a duplicate of none, and no duplicate for a new order, wherever the index has its id."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -113,10 +114,39 @@ def test_without_a_filter_each_id_is_looked_for(
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", no_space)
-    assert ledger.record(rows(0, 60)) == list(range(50))
-    assert ledger.record(rows(0, 61)) == list(range(60))
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", no_space)
+        assert ledger.record(rows(0, 60)) == list(range(50))
+        assert ledger.record(rows(0, 61)) == list(range(60))
+        assert {record.levelname for record in caplog.records} == {"WARNING"}
+        assert not ledger._index._filter
+    assert ledger.record(rows(55, 20)) == list(range(6))
+    assert ledger.record(rows(0, 76)) == list(range(75))
+    assert ledger._index._filter
+
+
+def test_a_filter_whose_ids_could_not_be_read_is_made_again(
+    ledger: SqliteLedger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(ledger, 50)
+    ledger.close()
+    monkeypatch.setattr(index, "_AT_ONCE", 0)
+
+    def locked() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database is locked")
+
+    with closing(SqliteLedger(path)) as opened:
+        made = opened._index
+        with monkeypatch.context() as patched:
+            patched.setattr(made, "_reader", locked)
+            made._fill()
+        first = made._filter
+        assert first
+        until(lambda: first.failed)
+        assert opened.record(rows(0, 60)) == list(range(50))
+        assert opened.record(rows(60, 10)) == []
+        assert opened.record(rows(60, 11)) == list(range(10))
+        assert made._filter is not first
 
 
 def test_a_ledger_opens_where_a_filter_can_not_be_made(
