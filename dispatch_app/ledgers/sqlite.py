@@ -198,24 +198,32 @@ class SqliteLedger:
 
 def read(path: Path, limit: int, wanted: Filter) -> Iterator[dict[str, Any]]:
     """Yield dispatched orders, the newest first, while a service may be writing. Raises LedgerError."""
-    # Only the values come from outside, and they are bound.
-    asked = {test: value for test, value in zip(_TESTS, wanted, strict=True) if value is not None}
-    where = f"WHERE {' AND '.join(asked)}" if asked else ""
     db = _open(path, "ro")
     db.row_factory = sqlite3.Row
     try:
-        source = _source(db)
-        values = (*asked.values(), limit)
-        if wanted.id is not None and source != "orders":
-            # Only the index leads to an id quickly.
-            where += f" AND seq IN ({tables.FIND_ANY})"
-            values = (*asked.values(), *[wanted.id] * 3, limit)
-        query = f"SELECT {_COLUMNS} FROM {source} {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - conditions are ours, values are bound
-        yield from (dict(row) for row in db.execute(query, values))
+        query, values = listing(wanted, _source(db))
+        for row in db.execute(query, (*values, limit)):
+            order = dict(row)
+            del order["seq"]
+            yield order
     except sqlite3.Error as error:
         raise _no_use(path, error) from error
     finally:
         db.close()
+
+
+def listing(wanted: Filter, source: str) -> tuple[str, list[object]]:
+    """Return the query for orders, the newest first, and its values but for the last one, their number."""
+    # Only the values come from outside, and they are bound.
+    asked: dict[str, list[object]] = {
+        test: [value] for test, value in zip(_TESTS, wanted, strict=True) if value is not None
+    }
+    if wanted.id is not None and source == "all_orders":
+        # Only the index leads to an id quickly, and only where `seq` is asked for are the tables read from their ends.
+        asked[f"seq IN ({tables.FIND_ANY})"] = [wanted.id] * 3
+    where = f"WHERE {' AND '.join(asked)}" if asked else ""
+    query = f"SELECT seq, {_COLUMNS} FROM {source} {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - conditions are ours, values are bound
+    return query, [value for values in asked.values() for value in values]
 
 
 def batches(path: Path, size: int = 1000) -> Iterator[list[dict[str, Any]]]:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from dispatch_app.ledgers import bloom, index, tables
 from dispatch_app.ledgers.bloom import BloomFilter
-from dispatch_app.ledgers.port import AwayError, Row
-from dispatch_app.ledgers.sqlite import SqliteLedger
+from dispatch_app.ledgers.port import AwayError, Filter, Row
+from dispatch_app.ledgers.sqlite import SqliteLedger, listing
 from tests.integration.conftest import until
 
 
@@ -179,6 +179,14 @@ def test_the_index_is_used_for_what_is_looked_up(ledger: SqliteLedger) -> None:
         assert "SEARCH" in plan, plan
         assert "SCAN orders" not in plan, plan
         assert "SCAN ids" not in plan, plan
+
+
+@pytest.mark.parametrize("wanted", [Filter(), Filter(since=1), Filter(id="x"), Filter(user="u")])
+def test_the_newest_orders_are_read_without_all_others(ledger: SqliteLedger, wanted: Filter) -> None:
+    query, values = listing(wanted, "all_orders")
+    plan = " ".join(row[3] for row in ledger._db.execute(f"EXPLAIN QUERY PLAN {query}", (*values, 9)))
+    assert "TEMP B-TREE" not in plan, plan
+    assert ("SCAN dispatched" in plan) == (wanted.id is None), plan
 
 
 @given(known=st.sets(st.text()), asked=st.sets(st.text()))
