@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from ..logs import log
@@ -26,9 +27,12 @@ Reader = Callable[[], sqlite3.Connection]
 class Index:
     """The ids of a ledger, as its one writer knows them."""
 
-    def __init__(self, db: sqlite3.Connection, directory: Path, reader: Reader) -> None:
-        """Read the tables; `reader` opens the ledger once more, in any thread. Raises sqlite3.Error."""
-        self._db, self._directory, self._reader = db, directory, reader
+    def __init__(self, db: sqlite3.Connection, path: Path, reader: Reader) -> None:
+        """Read the tables; `path` is the filter's, and `reader` opens the ledger in any thread.
+
+        Raises sqlite3.Error.
+        """
+        self._db, self._path, self._reader = db, path, reader
         self._filter: Filling | None = None
         self._latest: set[str] = set()
         self._version = -1
@@ -44,7 +48,11 @@ class Index:
         self._latest = {order_id for _, order_id in latest}
         # Numbers are never given twice, whatever has been forgotten.
         self.last = max([self._indexed, *(seq for seq, _ in latest)])
-        self._fill()
+        saved = self._db.execute("SELECT name, room, added, last FROM filter").fetchone()
+        if saved:  # a crash may leave the file without some of the ids that it gets from now on
+            self._db.execute("DELETE FROM filter")
+        if not (saved and self._take(*saved)):
+            self._fill()
         self._version = version
 
     def claim(self, ids: Collection[str]) -> set[str]:
@@ -80,6 +88,15 @@ class Index:
         if not self._filter or self._filter.failed:
             self._fill()
 
+    def save(self) -> None:
+        """Keep the filter for the next process; what is to be settled has been. Raises sqlite3.Error."""
+        if not (self._filter and self.last - tables.FIRST > _AT_ONCE):
+            return  # it is made as quickly
+        name = os.urandom(16)
+        with suppress(OSError):
+            if (sizes := self._filter.save(name)) is not None:
+                self._db.execute("INSERT INTO filter VALUES (?, ?, ?, ?)", (name, *sizes, self.last))
+
     def close(self) -> None:
         """Give up the filter."""
         if self._filter:
@@ -101,13 +118,27 @@ class Index:
             if one in latest or any(db.execute(query, (one,)).fetchone() for query in tables.FIND)
         }
 
+    def _take(self, name: bytes, room: int, added: int, last: int) -> bool:
+        """Take the filter that the process before has saved; return whether it can be had, and has all ids."""
+        self.close()
+        if last != self.last:
+            return False
+        try:
+            bloom = BloomFilter(self._path, room, name)
+        except OSError:
+            return False
+        bloom.added = added
+        self._filter = Filling(bloom, (0, 0))
+        self._filter.fill(self._db)
+        return True
+
     def _fill(self) -> None:
         """Begin a filter of all ids, where one can be had. Never raises."""
         self.close()
         try:
             (earlier,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM orders").fetchone()
             count = earlier + self.last - tables.FIRST
-            self._filter = Filling(BloomFilter(self._directory, max(_ROOM, 2 * count)), (earlier, self.last))
+            self._filter = Filling(BloomFilter(self._path, max(_ROOM, 2 * count)), (earlier, self.last))
             if count <= _AT_ONCE:
                 self._filter.fill(self._db)
             else:
@@ -143,6 +174,17 @@ class Filling:
         """Return those of `ids` that may be in the ledger. Raises OSError."""
         with self._lock:
             return self._filter.possible(ids) if self._full else ids
+
+    def save(self, name: bytes) -> tuple[int, int] | None:
+        """Save the filter under a name; return its room and how many ids it has, None where it lacks some.
+
+        Raises OSError.
+        """
+        with self._lock:
+            if not self._full:
+                return None
+            self._filter.save(name)
+            return self._filter.room, self._filter.added
 
     def fill(self, db: sqlite3.Connection) -> None:
         """Add all orders now. Raises sqlite3.Error and OSError."""

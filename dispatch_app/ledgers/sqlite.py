@@ -56,7 +56,7 @@ class SqliteLedger:
             self._db.execute("COMMIT")
             # A killed process may have written to the log without syncing it, and that is read as if durable: sync it.
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            self._index = Index(self._db, path.parent, lambda: _open(path, "ro"))
+            self._index = Index(self._db, Path(f"{path}-filter"), lambda: _open(path, "ro"))
             newest = "SELECT dispatched_at FROM {} ORDER BY seq DESC LIMIT 1"
             found = [self._db.execute(newest.format(table)).fetchone() for table, _ in tables.TABLES]
         except sqlite3.Error as error:
@@ -192,6 +192,7 @@ class SqliteLedger:
         with suppress(AwayError), self._transaction():
             self._index.refresh()
             self._index.settle()
+            self._index.save()
         self._index.close()
         self._db.close()
 

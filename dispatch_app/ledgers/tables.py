@@ -51,6 +51,16 @@ SCHEMA = (
   PRIMARY KEY (part, id)
 ) WITHOUT ROWID""",
     "CREATE TABLE IF NOT EXISTS parts (part INTEGER PRIMARY KEY, last INTEGER NOT NULL) -- seq of `ids`",
+    # Where the process before has ended well: what it has left in the filter's file, and the name of that. A file that
+    # is not of this ledger, or of an earlier state of it, has another name.
+    """CREATE TABLE IF NOT EXISTS filter (
+  name BLOB NOT NULL,
+  room INTEGER NOT NULL,
+  added INTEGER NOT NULL,
+  last INTEGER NOT NULL -- seq of `dispatched`
+)""",
+    """CREATE TRIGGER IF NOT EXISTS filter_lacks_orders AFTER INSERT ON orders
+  WHEN EXISTS (SELECT 1 FROM filter) BEGIN DELETE FROM filter; END""",
     f"""CREATE VIEW IF NOT EXISTS all_orders AS
   SELECT {_COLUMNS} FROM orders UNION ALL SELECT {_COLUMNS} FROM dispatched""",
     f"""CREATE TRIGGER IF NOT EXISTS dispatched_already BEFORE INSERT ON orders

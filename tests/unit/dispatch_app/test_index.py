@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dispatch_app.ledgers import bloom, index, tables
 from dispatch_app.ledgers.bloom import BloomFilter
 from dispatch_app.ledgers.port import AwayError, Filter, Row
-from dispatch_app.ledgers.sqlite import SqliteLedger, listing
+from dispatch_app.ledgers.sqlite import SqliteLedger, backup, listing
 from tests.integration.conftest import until
 
 
@@ -181,6 +181,75 @@ def test_the_index_is_used_for_what_is_looked_up(ledger: SqliteLedger) -> None:
         assert "SCAN ids" not in plan, plan
 
 
+@pytest.fixture
+def saved(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ledger whose process has ended well, and whose ids are too many for a filter at once."""
+    with closing(SqliteLedger(path)) as made:
+        fill(made, 50)
+        monkeypatch.setattr(index, "_AT_ONCE", 0)
+    monkeypatch.setattr(index.Filling, "start", lambda *_: None)
+    return path
+
+
+def filled(ledger: SqliteLedger) -> bool:
+    assert ledger.record(rows(40, 15)) == list(range(10))
+    assert ledger._index._filter
+    return ledger._index._filter._full
+
+
+def test_the_filter_is_there_at_once_where_the_process_before_has_ended_well(saved: Path) -> None:
+    for _ in range(2):
+        with closing(SqliteLedger(saved)) as ledger:
+            assert ledger._index._filter
+            assert ledger._index._filter._full
+            assert ledger._index._filter.possible(["order-3", "order-77"]) == ["order-3"]
+            assert ledger._db.execute("SELECT count(*) FROM filter").fetchone() == (0,)
+    with closing(SqliteLedger(saved)) as ledger:
+        assert filled(ledger)
+
+
+def test_a_filter_of_a_process_that_was_killed_is_not_used(saved: Path) -> None:
+    killed = SqliteLedger(saved)
+    killed.record(rows(50, 3))
+    with closing(SqliteLedger(saved)) as ledger:
+        assert ledger._index._filter
+        assert not ledger._index._filter._full
+        assert ledger.record(rows(40, 15)) == list(range(13))
+
+
+def test_a_filter_of_an_earlier_state_of_the_ledger_is_not_used(saved: Path, tmp_path: Path) -> None:
+    backup(saved, tmp_path / "backup")
+    with closing(SqliteLedger(saved)) as ledger:
+        ledger.record(rows(50, 3))
+    saved.write_bytes((tmp_path / "backup").read_bytes())  # as a restoration does
+    with closing(SqliteLedger(saved)) as ledger:
+        assert not filled(ledger)
+
+
+def test_a_filter_is_not_used_once_an_earlier_release_has_recorded_orders(saved: Path) -> None:
+    with closing(sqlite3.connect(saved)) as db, db:
+        db.execute("INSERT INTO orders (id, redelivered, dispatched_at) VALUES ('order-60', 0, 0)")
+    with closing(SqliteLedger(saved)) as ledger:
+        assert not filled(ledger)
+        assert ledger.record(rows(60, 2)) == [0]
+
+
+def test_a_filter_that_is_gone_or_foreign_is_not_used(saved: Path) -> None:
+    path = Path(f"{saved}-filter")
+    content = path.read_bytes()
+    for other in (None, content[:-1], content + b"x", b""):
+        path.unlink(missing_ok=True)
+        if other is not None:
+            path.write_bytes(other)
+        copy = saved.with_name("copy.db")
+        copy.write_bytes(saved.read_bytes())
+        if other is not None:
+            path.rename(f"{copy}-filter")
+        with closing(SqliteLedger(copy)) as ledger:
+            assert not filled(ledger)
+        path.write_bytes(content)
+
+
 @pytest.mark.parametrize("wanted", [Filter(), Filter(since=1), Filter(id="x"), Filter(user="u")])
 def test_the_newest_orders_are_read_without_all_others(ledger: SqliteLedger, wanted: Filter) -> None:
     query, values = listing(wanted, "all_orders")
@@ -193,7 +262,7 @@ def test_the_newest_orders_are_read_without_all_others(ledger: SqliteLedger, wan
 def test_the_filter_denies_no_id_that_it_has(
     tmp_path_factory: pytest.TempPathFactory, known: set[str], asked: set[str]
 ) -> None:
-    with closing(BloomFilter(tmp_path_factory.getbasetemp(), 64)) as made:
+    with closing(BloomFilter(tmp_path_factory.mktemp("filter") / "filter", 64)) as made:
         made.add(known)
         assert known <= set(made.possible(known | asked))
         assert set(made.possible(asked)) <= set(made.add(asked))
@@ -201,8 +270,7 @@ def test_the_filter_denies_no_id_that_it_has(
 
 def test_the_filter_rarely_takes_a_new_id_for_a_known_one(tmp_path: Path) -> None:
     assert bloom._OCTETS * 8 == 16
-    with closing(BloomFilter(tmp_path, 100_000)) as made:
+    with closing(BloomFilter(tmp_path / "filter", 100_000)) as made:
         made.add(row[0] for row in rows(0, 100_000))
         assert len(made.possible(row[0] for row in rows(100_000, 100_000))) < 2_500
         assert not made.crowded
-    assert list(tmp_path.iterdir()) == []
