@@ -90,8 +90,8 @@ class Index:
 
     def save(self) -> None:
         """Keep the filter for the next process; what is to be settled has been. Raises sqlite3.Error."""
-        if not (self._filter and self.last - tables.FIRST > _AT_ONCE):
-            return  # it is made as quickly
+        if not self._filter or sum(self._ends()) - tables.FIRST <= _AT_ONCE:
+            return  # there is none, or it is made as quickly
         name = os.urandom(16)
         with suppress(OSError):
             if (sizes := self._filter.save(name)) is not None:
@@ -132,13 +132,18 @@ class Index:
         self._filter.fill(self._db)
         return True
 
+    def _ends(self) -> tuple[int, int]:
+        """Return the last numbers of the tables. Raises sqlite3.Error."""
+        (earlier,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM orders").fetchone()
+        return earlier, self.last
+
     def _fill(self) -> None:
         """Begin a filter of all ids, where one can be had. Never raises."""
         self.close()
         try:
-            (earlier,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM orders").fetchone()
-            count = earlier + self.last - tables.FIRST
-            self._filter = Filling(BloomFilter(self._path, max(_ROOM, 2 * count)), (earlier, self.last))
+            ends = self._ends()
+            count = sum(ends) - tables.FIRST
+            self._filter = Filling(BloomFilter(self._path, max(_ROOM, 2 * count)), ends)
             if count <= _AT_ONCE:
                 self._filter.fill(self._db)
             else:

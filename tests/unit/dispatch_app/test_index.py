@@ -208,6 +208,21 @@ def test_the_filter_is_there_at_once_where_the_process_before_has_ended_well(sav
         assert filled(ledger)
 
 
+def test_the_filter_of_a_ledger_of_an_earlier_release_is_left_to_the_next_process_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SqliteLedger(path).close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executemany("INSERT INTO orders (id, redelivered, dispatched_at) VALUES (?, 0, 0)", [("a",), ("b",)])
+    with closing(SqliteLedger(path)) as opened:
+        monkeypatch.setattr(index, "_AT_ONCE", 0)
+    monkeypatch.setattr(index.Filling, "start", lambda *_: None)
+    with closing(SqliteLedger(path)) as opened:
+        assert opened._index._filter
+        assert opened._index._filter._full
+        assert opened._index._filter.possible(["a", "c"]) == ["a"]
+
+
 def test_a_filter_of_a_process_that_was_killed_is_not_used(saved: Path) -> None:
     killed = SqliteLedger(saved)
     killed.record(rows(50, 3))
