@@ -151,6 +151,10 @@ bench-consumer: $(READY) ## Dispatch beside consumers in Go, pika and aio-pika (
 bench-provision: dist/dispatch.zip ## Four ways to provision Dispatch on 1, 4 and 12 hosts (BENCH="--hosts 4 --repeats 1")
 	python -m tests.benchmarks.provision $(BENCH)
 
+.PHONY: bench-report
+bench-report: $(READY) ## The latest results of both, beside the ones before
+	python -m tests.benchmarks.results
+
 # Hosts get exactly one wheel of each package, the one that fits every host. pip-compile would list the hashes of all files
 # of a version, so those pins are kept by hand. After `make lock`, copy the versions in requirements-dev.txt to
 # dispatch_app/requirements.txt and tracing.txt (a unit test compares them), put a newer pip into installer.txt beside them

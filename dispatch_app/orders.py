@@ -50,7 +50,7 @@ def parse(body: bytes, longest: int = MAX_BODY) -> Order:
     if len(body) > longest:
         raise InvalidOrderError("too-large", f"the body has {len(body)} octets, more than {longest}")
     try:
-        document = _DECODER.decode(body.decode())
+        document = _decoded(body)
     except ValueError as error:
         document = _leniently(body, error)
     except RecursionError:
@@ -73,6 +73,21 @@ def parse(body: bytes, longest: int = MAX_BODY) -> Order:
     return Order(
         order_id, _user(user), _total(cart.get("total")), len(items) if type(items) is list else None, document
     )
+
+
+def _decoded(body: bytes) -> Any:
+    """Read a body as JSON. Raises ValueError and RecursionError."""
+    text = body.decode()
+    # Telling which keys are repeated takes a call for each object. An id that is given twice, and has no escapes in its
+    # key, stands in the body twice.
+    if body.count(b'"orderid"') + body.count(b'"transactionId"') <= 1 and b"\\" not in body:
+        try:
+            document, end = _PLAIN.raw_decode(text)
+        except ValueError:
+            end = -1  # the text begins with white space, or is not JSON
+        if end == len(text):
+            return document
+    return _DECODER.decode(text)
 
 
 def _check_object(document: Any) -> None:
@@ -150,5 +165,6 @@ def _constant(_: str) -> None:
     """Read NaN and the infinities, which Python's json writes for a total that is none, as absent."""
 
 
+_PLAIN = json.JSONDecoder(parse_constant=_constant)
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 _LENIENT = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, strict=False)

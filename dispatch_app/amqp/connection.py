@@ -29,6 +29,8 @@ HEARTBEAT = 10
 # there are others.
 ALONE, ONE_OF_SEVERAL = (5, 10), (2, 4)
 
+RECEIVED = 64 << 10  # octets read from the socket at a time; with pika's 4096 each order costs 1.5 µs more
+
 # Delivery tag, redelivered (0 or 1), exchange and routing key as encoded, property list, body.
 Delivery = tuple[int, int, bytes, bytes, bytes]
 
@@ -74,6 +76,10 @@ class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika ships no 
     sink: Callable[[Delivery], None] | None = None
     sink_channel = 0
     _frame_buffer: bytes
+
+    def _proto_connection_made(self, transport: Any) -> None:
+        transport._MAX_RECV_BYTES = RECEIVED
+        super()._proto_connection_made(transport)
 
     @property
     def certificate_end(self) -> float | None:

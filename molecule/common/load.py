@@ -64,7 +64,7 @@ def report(log: Path, ledger: Path, marks: list[dict[str, Any]]) -> dict[str, An
     """
     loads = [read(part) for part in sorted(log.parent.glob(f"{log.name}*"))]
     confirmed = {order for load in loads for order in load}
-    rows = sqlite3.connect(ledger).execute("select id, dispatched_at from orders order by dispatched_at").fetchall()
+    rows = sqlite3.connect(ledger).execute("select id, dispatched_at from all_orders order by dispatched_at").fetchall()
     dispatched = {order for order, _ in rows}
     moments = [at / 1000 for _, at in rows]
     said = journal()

@@ -90,7 +90,7 @@ class Cluster(Shop):
         """When each order was dispatched, by its id."""
         script = (
             "import json, sqlite3; db = sqlite3.connect('file:/var/lib/dispatch/ledger.db?mode=ro', uri=True); "
-            "print(json.dumps(dict(db.execute('SELECT id, dispatched_at FROM orders'))))"
+            "print(json.dumps(dict(db.execute('SELECT id, dispatched_at FROM all_orders'))))"
         )
         code, output = execute(self.host(DISPATCH), "python3", "-c", script)
         assert code == 0, output

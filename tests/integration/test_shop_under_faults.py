@@ -327,7 +327,7 @@ def ledger(scene: Scene, name: str, copy: Path) -> list[tuple[str, bool, float]]
     """Id, redelivered and time of every order in the ledger of a host's control, which is stopped."""
     copy.write_bytes(get(scene.host(name), "/var/lib/control/ledger.db"))
     with contextlib.closing(sqlite3.connect(copy)) as db:
-        rows = db.execute("SELECT id, redelivered, dispatched_at FROM orders").fetchall()
+        rows = db.execute("SELECT id, redelivered, dispatched_at FROM all_orders").fetchall()
     return [(order_id, bool(redelivered), moment / 1000) for order_id, redelivered, moment in rows]
 
 

@@ -116,9 +116,10 @@ def save(run: Run, target: Path) -> int:
 def compare(own: Path, saved: Path) -> Comparison:
     """Compare the host's ledger with one that was saved. Raises sqlite3.Error where the saved one is no use."""
     with closing(_opened(saved)) as db:
-        if db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'orders'").fetchone() == (0,):
+        theirs = _orders(db)
+        if not theirs:
             raise sqlite3.DatabaseError(_WRONG)
-        (count,) = db.execute("SELECT count(*) FROM orders").fetchone()
+        (count,) = db.execute(f"SELECT count(*) FROM {theirs}").fetchone()  # noqa: S608 - the name is ours
     if not own.exists():
         return Comparison(count, count, 0)
     try:
@@ -126,16 +127,24 @@ def compare(own: Path, saved: Path) -> Comparison:
             problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if problem != "ok":
                 raise sqlite3.DatabaseError(problem)
-            if db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'orders'").fetchone() == (0,):
+            ours = _orders(db)
+            if not ours:
                 return Comparison(count, count, 0)  # the service has not come to make it
             db.execute("ATTACH ? AS saved", (_uri(saved),))
-            without = "SELECT {} FROM {}.orders WHERE id NOT IN (SELECT id FROM {}.orders)"
-            (lacking,) = db.execute(without.format("count(*)", "saved", "main")).fetchone()
-            (surplus,) = db.execute(without.format("count(*)", "main", "saved")).fetchone()
-            few = db.execute(f"{without.format('id', 'main', 'saved')} ORDER BY seq DESC LIMIT {_EXAMPLES}")
+            ours, theirs = f"main.{ours}", f"saved.{theirs}"
+            without = "SELECT {} FROM {} WHERE id NOT IN (SELECT id FROM {})"
+            (lacking,) = db.execute(without.format("count(*)", theirs, ours)).fetchone()
+            (surplus,) = db.execute(without.format("count(*)", ours, theirs)).fetchone()
+            few = db.execute(f"{without.format('id', ours, theirs)} ORDER BY seq DESC LIMIT {_EXAMPLES}")
             return Comparison(count, lacking, surplus, tuple(row[0] for row in few))
     except sqlite3.Error as error:
         return Comparison(count, count, 0, damage=str(error))
+
+
+def _orders(db: sqlite3.Connection) -> str:
+    """The name of what has all orders: of the view, or of the one table of an earlier release's ledger; or ""."""
+    there = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    return next((name for name in ("all_orders", "orders") if name in there), "")
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import docker
 
+from tests.benchmarks.results import Results
 from tests.integration import original
 from tests.lab import LabError, engine, image
 from tests.lab.ansible import ROOT, playbook
@@ -153,19 +154,41 @@ def main() -> int:
     arguments = parser.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     figures: Figures = {}
+    failed = False
+    results = Results("provision", {"hosts": arguments.hosts})
     with _bench(arguments.hosts) as bench:
         if "original" in arguments.contenders:
             original.source(bench.directory / "original.zip")
         for repeat in range(arguments.repeats):
             for size in arguments.hosts:
                 for contender in arguments.contenders:
-                    bench.renew(size)
-                    for phase, broker in zip(PHASES, (BROKERS[0], BROKERS[0], BROKERS[1]), strict=True):
-                        figure = bench.measure(contender, size, broker)
-                        figures.setdefault((size, phase, contender), []).append(figure)
-                        print(f"# {repeat + 1} {size} {phase}, {contender}: {figure.wall:.2f} s", file=sys.stderr)
+                    for phase, told in phases(bench, contender, size, figures, results):
+                        failed |= not isinstance(told, Figure)
+                        said = f"{told.wall:.2f} s" if isinstance(told, Figure) else f"failed: {told}"
+                        print(f"# {repeat + 1} {size} {phase}, {contender}: {said}", file=sys.stderr)
     show(figures, arguments.contenders)
-    return 0
+    print(f"# each run's figures: {results.path}", file=sys.stderr)
+    return int(failed)
+
+
+def phases(
+    bench: Bench, contender: str, size: int, figures: Figures, results: Results
+) -> Iterator[tuple[str, Figure | LabError]]:
+    """Have a contender make its runs on new hosts, and keep their figures; yield each, up to one that fails."""
+    brokers = iter((BROKERS[0], BROKERS[0], BROKERS[1]))
+    for phase in PHASES:
+        case = f"{size} hosts, {phase}, {contender}"
+        try:
+            if phase == PHASES[0]:
+                bench.renew(size)
+            figure = bench.measure(contender, size, next(brokers))
+        except LabError as error:  # the next runs would build on this one; those of other contenders don't
+            results.fail(case, str(error))
+            yield phase, error
+            return
+        figures.setdefault((size, phase, contender), []).append(figure)
+        results.add(case, {"wall s": figure.wall, "cpu s": figure.cpu})
+        yield phase, figure
 
 
 def show(figures: Figures, contenders: list[str]) -> None:
@@ -175,9 +198,13 @@ def show(figures: Figures, contenders: list[str]) -> None:
     for size, phase in sorted(
         {(size, phase) for size, phase, _ in figures}, key=lambda key: (key[0], PHASES.index(key[1]))
     ):
-        walls = {name: statistics.median(one.wall for one in figures[size, phase, name]) for name in contenders}
+        done = [name for name in contenders if (size, phase, name) in figures]
+        walls = {name: statistics.median(one.wall for one in figures[size, phase, name]) for name in done}
         cells = []
         for name in contenders:
+            if name not in walls:
+                cells.append("failed")
+                continue
             cpu = statistics.median(one.cpu for one in figures[size, phase, name])
             share = f", {walls[name] / walls['course']:.2f} of (b)" if "course" in walls else ""
             cells.append(f"{walls[name]:.1f} s, {cpu:.1f} s CPU{share}")

@@ -202,7 +202,7 @@ class Service:
             return []
         with closing(sqlite3.connect(f"file:{self.ledger}?mode=ro", uri=True)) as db:
             try:
-                return db.execute("SELECT id, redelivered FROM orders").fetchall()
+                return db.execute("SELECT id, redelivered FROM all_orders").fetchall()
             except sqlite3.OperationalError:  # the service was killed before it made the table
                 return []
 

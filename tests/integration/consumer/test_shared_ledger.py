@@ -639,7 +639,7 @@ def test_a_host_s_own_ledger_is_taken_over_and_again(ledgers: Any, database: Dat
     path = tmp_path / "ledger.db"
     own = SqliteLedger(path, announcing=True)
     own.record([row(f"{number:04}") for number in range(2500)] + [row("nul", "a\0b")])
-    own._db.execute("UPDATE orders SET dispatched_at = 1700000000123 WHERE id = '0007'")
+    own._db.execute("UPDATE dispatched SET dispatched_at = 1700000000123 WHERE id = '0007'")
     own.announced([order.seq for order in own.unannounced(2499)])
     fleet = ledgers(announcing=True)
     fleet.record(rows("0003"))

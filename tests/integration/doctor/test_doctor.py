@@ -69,7 +69,7 @@ def in_unit(old: str, new: str) -> str:
     return f"sed -i 's#^{old}.*#{new}#' {UNIT} && systemctl daemon-reload; {RESTART}"
 
 
-LONG_AGO = "UPDATE orders SET dispatched_at = dispatched_at - 600000"  # by ten minutes
+LONG_AGO = "UPDATE dispatched SET dispatched_at = dispatched_at - 600000"  # by ten minutes
 MEANWHILE = "mount -t tmpfs -o size=40m small /var/log && mkdir /var/log/ledger && systemctl stop dispatch"
 HOOK = "def hook(order): raise RuntimeError('the warehouse is closed')\\n"
 SECRET = f"whsec_{base64.b64encode(bytes(32)).decode()}"

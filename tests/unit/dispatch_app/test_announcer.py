@@ -214,13 +214,13 @@ def test_of_a_long_list_only_so_much_is_at_hand_and_each_is_sent_once(
     assert desk.sent() == ["a", "b", "c", "d", "e", "f"]
 
 
-def test_an_order_with_a_number_given_again_is_announced(desk: Desk) -> None:
+def test_an_order_is_announced_after_all_others_have_been_forgotten(desk: Desk) -> None:
     desk.record("a", "b")
     announcer = desk.begin()
     desk.broker.fire()
     desk.broker.channels[0].confirm(2)
     desk.broker.fire()
-    desk.ledger._db.execute("DELETE FROM orders")  # as retention does after a quiet time
+    desk.ledger._db.execute("DELETE FROM dispatched")  # as retention does after a quiet time
     desk.record("c")
     announcer.wake()
     desk.broker.fire()
@@ -342,7 +342,7 @@ def test_an_id_or_a_correlation_id_too_long_for_a_property_is_in_the_body_all_th
 
 
 def test_an_order_is_recorded_and_to_be_announced_or_neither(desk: Desk) -> None:
-    desk.ledger._db.execute("CREATE TRIGGER t BEFORE INSERT ON unannounced BEGIN SELECT RAISE(ABORT, 'no'); END")
+    desk.ledger._db.execute("CREATE TRIGGER t BEFORE INSERT ON listed BEGIN SELECT RAISE(ABORT, 'no'); END")
     with pytest.raises(AwayError, match="no"):
         desk.record("a")
     assert list(read(desk.path, 9, Filter())) == []
@@ -350,7 +350,7 @@ def test_an_order_is_recorded_and_to_be_announced_or_neither(desk: Desk) -> None
 
 def test_retention_keeps_an_order_that_is_not_announced(desk: Desk) -> None:
     desk.record("a", "b")
-    desk.ledger._db.execute("UPDATE orders SET dispatched_at = 1000")
+    desk.ledger._db.execute("UPDATE dispatched SET dispatched_at = 1000")
     desk.record("new")
     desk.ledger.announced([desk.ledger.unannounced(1)[0].seq])
     assert desk.ledger.forget(days=1) == 1
@@ -358,27 +358,6 @@ def test_retention_keeps_an_order_that_is_not_announced(desk: Desk) -> None:
     desk.ledger.close()
     desk.ledger = SqliteLedger(desk.path)  # nor while nothing is announced
     assert desk.ledger.forget(days=1) == 0
-
-
-def test_a_ledger_without_the_list_gets_it_when_it_is_needed_and_another_release_may_ignore_it(tmp_path: Path) -> None:
-    def tables() -> set[str]:
-        with closing(sqlite3.connect(path)) as db:
-            return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-
-    path, row = tmp_path / "ledger.db", ("u", 1.5, 2, None, 0)
-    ledger = SqliteLedger(path)
-    ledger.record([("old", *row)])
-    ledger.close()
-    assert tables() == {"orders"}
-    ledger = SqliteLedger(path, announcing=True)
-    ledger.record([("a", *row), ("b", *row)])
-    assert [order.id for order in ledger.unannounced(9)] == ["a", "b"]
-    ledger.close()
-    with closing(sqlite3.connect(path)) as db, db:  # a release that knows nothing of the list has forgotten b
-        db.execute("DELETE FROM orders WHERE id = 'b'")
-    ledger = SqliteLedger(path, announcing=True)
-    assert ledger.backlog().orders == 1
-    ledger.close()
 
 
 def test_a_backup_has_the_list(desk: Desk, tmp_path: Path) -> None:
@@ -392,7 +371,7 @@ def test_a_backup_has_the_list(desk: Desk, tmp_path: Path) -> None:
 def test_the_backlog_tells_how_long_the_first_has_waited(desk: Desk) -> None:
     assert desk.ledger.backlog() == Backlog(0, 0.0)
     desk.record("a", "b")
-    desk.ledger._db.execute("UPDATE orders SET dispatched_at = dispatched_at - 60000 WHERE id = 'a'")
+    desk.ledger._db.execute("UPDATE dispatched SET dispatched_at = dispatched_at - 60000 WHERE id = 'a'")
     waiting, seconds = desk.ledger.backlog()
     assert (waiting, round(seconds / 10)) == (2, 6)
 

@@ -92,7 +92,7 @@ def test_every_commit_is_synced(ledger: SqliteLedger) -> None:
 
 def test_retention_forgets_the_old_in_bites(ledger: SqliteLedger, path: Path) -> None:
     ledger.record([row(f"old-{number}") for number in range(5)])
-    ledger._db.execute("UPDATE orders SET dispatched_at = 1000")
+    ledger._db.execute("UPDATE dispatched SET dispatched_at = 1000")
     ledger.record([row("new")])
     assert ledger.forget(days=1, limit=3) == 3
     assert ledger.forget(days=1, limit=3) == 2
@@ -107,9 +107,9 @@ def test_orders_recorded_while_the_clock_was_ahead_don_t_keep_others_from_being_
     ledger: SqliteLedger, path: Path
 ) -> None:
     ledger.record([row(f"ahead-{number}") for number in range(5000)])
-    ledger._db.execute("UPDATE orders SET dispatched_at = dispatched_at + ?", (400 * DAY,))
+    ledger._db.execute("UPDATE dispatched SET dispatched_at = dispatched_at + ?", (400 * DAY,))
     ledger.record([row(f"old-{number}") for number in range(60_000)])
-    ledger._db.execute("UPDATE orders SET dispatched_at = dispatched_at - ? WHERE id LIKE 'old%'", (2 * DAY,))
+    ledger._db.execute("UPDATE dispatched SET dispatched_at = dispatched_at - ? WHERE id LIKE 'old%'", (2 * DAY,))
     ledger.record([row("new")])
     assert sum(ledger.forget(days=1) for _ in range(30)) == 60_000
     assert len(ids(path, 10**9)) == 5001

@@ -86,6 +86,8 @@ def test_what_publish_sends_differs_from_order_to_order() -> None:
         (b'"orderid"', "not-an-object"),
         (b"{}", "no-order-id"),
         (b'{"orderid": "x", "orderid": "y"}', "duplicate-key"),
+        (b'{"orderid": "x", "\\u006frderid": "y"}', "duplicate-key"),
+        (b'{"transactionId": "x", "a": 1, "transactionId": "x"}', "duplicate-key"),
         (b'{"orderid": null}', "wrong-type"),
         (b'{"orderid": 5, "transactionId": "t"}', "wrong-type"),
         (b'{"orderid": ""}', "bad-order-id"),
@@ -112,7 +114,7 @@ def test_what_is_no_order_is_refused_with_a_reason(body: bytes, reason: str) -> 
 
 def test_a_body_that_is_too_large_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse(b'{"orderid": "x"}'.ljust(MAX_BODY)).id == "x"
-    monkeypatch.setattr(orders, "_DECODER", None)
+    monkeypatch.setattr(orders, "_decoded", None)
     for longest in (MAX_BODY, 100):
         with pytest.raises(InvalidOrderError) as caught:
             parse(b'{"orderid": "x"}'.ljust(longest + 1), longest)
@@ -137,6 +139,8 @@ def test_a_body_that_is_too_large_is_not_decoded(monkeypatch: pytest.MonkeyPatch
         (b'{"orderid": "x", "cart": {"total": NaN, "items": [1]}}', ("x", None, None, 1)),
         (b'{"orderid": "x", "cart": {"total": 1, "total": 2}}', ("x", None, 2.0, None)),
         (b'{"orderid": "x", "user": "a", "user": "b"}', ("x", "b", None, None)),
+        (b' {"orderid": "x"}\n', ("x", None, None, None)),
+        (b'{"orderid": "x", "n": {"orderid": "y"}}', ("x", None, None, None)),
         (b'{"orderid": "x", "cart": []}', ("x", None, None, None)),
         (b'{"orderid": "x", "cart": {"items": {}, "total": 1}}', ("x", None, 1.0, None)),
         (b'{"orderid": "x", "cart": {"total": "1", "items": []}}', ("x", None, None, 0)),
@@ -201,5 +205,5 @@ def test_the_ledger_can_store_whatever_is_an_order(tmp_path_factory: pytest.Temp
     assert ledger.record([(*order[:4], None, 0)]) == []
     ledger.close()
     db = sqlite3.connect(path)
-    assert db.execute("SELECT id, user, total, items FROM orders").fetchone() == order[:4]
+    assert db.execute("SELECT id, user, total, items FROM all_orders").fetchone() == order[:4]
     db.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -105,6 +106,18 @@ def test_a_host_without_a_ledger_gets_it_back_and_the_second_run_changes_nothing
     assert shop.kept == []
     assert record(shop.state / LEDGER, "c")
     assert shop.orders() == ["a", "b", "c"]
+
+
+def test_a_ledger_that_an_earlier_release_has_made_is_compared_with_one_of_this(shop: Shop) -> None:
+    archive = shop.saved("a", "b")
+    with closing(sqlite3.connect(shop.state / LEDGER)) as db, db:
+        db.execute("CREATE TABLE orders (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)")
+        db.execute("INSERT INTO orders (id) VALUES ('a'), ('b'), ('later')")
+    assert shop.restore(archive) == []
+    with closing(sqlite3.connect(shop.state / LEDGER)) as db, db:
+        db.execute("DELETE FROM orders WHERE id = 'b'")
+    with pytest.raises(RefusedError, match="such as later, and lacks 1 of its 2"):
+        shop.restore(archive)
 
 
 def test_a_host_that_dispatch_has_never_been_on_gets_it_too(shop: Shop) -> None:
