@@ -39,12 +39,13 @@ HOSTS = ("shop-dispatch-1", "shop-dispatch-2", "shop-dispatch-3")
 PORTS = (22831, 22832, 22833)
 SUBNET = "172.31.227.0/24"
 SEED = "shop"
-# The control is the unit of the role with another queue, and without the shared ledger. The journal is kept on the
-# disk, where it outlives the death of the host.
+# The control is the unit of the role with another queue, and without the shared ledger; without its first line, which
+# is the role's mark, a roll-out takes it for no service with the same home. The journal is kept on the disk, where it
+# outlives the death of the host.
 CONTROL = """
 mkdir -p /var/log/journal && systemctl restart systemd-journald && journalctl --flush
 printf 'AMQP_QUEUE=control\\nDISPATCH_LEDGER=\\nDISPATCH_HTTP=127.0.0.1:9673\\n' > /etc/control
-sed -e '/^LoadCredential=.*ledger/d' -e 's/^StateDirectory=.*/StateDirectory=control/' \\
+sed -e 1d -e '/^LoadCredential=.*ledger/d' -e 's/^StateDirectory=.*/StateDirectory=control/' \\
   -e 's/^SyslogIdentifier=.*/SyslogIdentifier=control/' -e '/^EnvironmentFile=/a EnvironmentFile=/etc/control' \\
   /etc/systemd/system/dispatch.service > /etc/systemd/system/control.service
 systemctl daemon-reload && systemctl enable --now control
