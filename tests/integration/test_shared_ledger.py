@@ -286,7 +286,7 @@ def test_a_replica_takes_the_place_of_a_primary_that_can_t_be_reached(fleet: Fle
 def test_it_is_removed_and_the_data_only_where_that_is_asked_for(fleet: Fleet) -> None:
     run = fleet.play("remove")
     assert run.code == 0, run.output
-    assert fleet.run(PRIMARY, "ls /var/lib/postgresql/15/main/PG_VERSION; ! command -v pg_ctlcluster")
+    assert fleet.run(PRIMARY, "ls /var/lib/postgresql/15/main/PG_VERSION && ! ls /usr/lib/postgresql/15/bin/postgres")
     assert fleet.run(PRIMARY, "find /etc/postgresql -name '*roboshop*' -o -name tls") == ""
     assert fleet.play("remove", postgresql_remove_data=True).code == 0
     fleet.run(PRIMARY, "test ! -e /var/lib/postgresql && test ! -e /etc/postgresql")
