@@ -104,7 +104,7 @@ class Scene(Shop):
     def stuck(self, name: str) -> bool:
         """Whether a broker that was cut off has tried in vain to go on: RabbitMQ does so once, and may hang over it."""
         said = self.run(name, f"tail -n 20 /var/log/rabbitmq/rabbit@{name}.log")
-        signs = ("rabbit_outside_app_process", "global_name_server received an unexpected message")
+        signs = ("do_run_outside_app_fun", "global_name_server received an unexpected message")
         return any(sign in said for sign in signs) and not self.accepts(name)
 
     def accepts(self, name: str) -> bool:
