@@ -28,6 +28,10 @@ def address_idle(case: Case) -> Finding | None:
 def _network(case: Case, attempt: Attempt) -> Finding:
     port = case.broker.settings.port
     if attempt.kind == "broker-refused":
+        if case.broker.host:
+            # As a member of a cluster it may run and yet accept nothing, for which a start would do nothing.
+            cause = "RabbitMQ does not run there, or was cut off from the other brokers and has not come back."
+            return Finding(attempt.evidence, cause, "systemctl restart rabbitmq-server", BROKER)
         return Finding(attempt.evidence, "RabbitMQ does not run there, or listens on another port.",
                        "systemctl start rabbitmq-server", BROKER)  # fmt: skip
     if attempt.kind == "broker-filtered":

@@ -50,8 +50,10 @@ def _paused(said: str) -> str:
         return ""
     return (
         "RabbitMQ's node on this host runs without its application. Cut off from most of its cluster it has paused "
-        "itself, and goes on by itself once it reaches the others on ports 4369 and 25672; or somebody stopped it, and "
-        f"it goes on with: rabbitmqctl start_app. RabbitMQ says: {said}"
+        "itself, and goes on by itself once it reaches the others on ports 4369 and 25672. Where it reaches them and "
+        "does not go on within a minute, RabbitMQ has tried in vain, or hangs (its log says which), and does not try "
+        f"again: systemctl restart {SERVICE}. Or somebody stopped it, and it goes on with: rabbitmqctl start_app. "
+        f"RabbitMQ says: {said}"
     )
 
 

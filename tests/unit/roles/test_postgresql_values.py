@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from jinja2 import Template
 
 values = importlib.import_module("roles.postgresql.filter_plugins.postgresql_values")
+
+DEFAULTS = Path(__file__).resolve().parents[3] / "roles" / "postgresql" / "defaults" / "main.yml"
 
 GOOD: dict[str, Any] = {
     "postgresql_database": "dispatch",
@@ -112,3 +117,9 @@ def test_settings_are_written_as_the_server_reads_them() -> None:
 )
 def test_a_host_is_reached_where_the_inventory_says(host: dict[str, str], reached_at: str) -> None:
     assert values.postgresql_reached_at(host) == reached_at
+
+
+def test_the_primary_stays_the_same_when_an_inventory_lists_the_servers_in_another_order() -> None:
+    # Docker's plugin lists the newest container first, and EC2 promises no order.
+    default = Template(yaml.safe_load(DEFAULTS.read_text())["postgresql_primary"])
+    assert {default.render(postgresql_hosts=hosts) for hosts in (["db-1", "db-2"], ["db-2", "db-1"])} == {"db-1"}

@@ -111,6 +111,16 @@ def test_a_closed_security_group_is_named_on_ec2_and_the_firewall_elsewhere() ->
     assert finding.command == f"iptables -C {rule} || iptables -I {rule}"
 
 
+def test_a_broker_beside_others_is_restarted_because_it_may_run_in_vain_and_one_alone_is_started() -> None:
+    refused = [Attempt("mq-2", "broker-refused", "")]
+    for finding, fix in (
+        (network.address_idle(case(attempts=refused, host="mq-1")), "systemctl restart rabbitmq-server"),
+        (network.reached("broker-refused", case(attempts=refused)), "systemctl start rabbitmq-server"),
+    ):
+        assert finding
+        assert finding.command == fix
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "fine"),
     [
