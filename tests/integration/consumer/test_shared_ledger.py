@@ -300,11 +300,27 @@ def waiting_for_replica(server: Server) -> int:
     return int(server.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")[0][0])
 
 
+def make_commits_wait(server: Server) -> None:
+    """Have commits wait for a replica, of which there is none, and return once they do."""
+    server.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    server.sql("SELECT pg_reload_conf()")
+    # The server heeds that a moment later, and a commit that comes before never waits.
+    for number in range(100):
+        probe = threading.Thread(target=server.sql, args=(f"CREATE TABLE probe_{number} ()",))
+        probe.start()
+        until(lambda probe=probe: not probe.is_alive() or waiting_for_replica(server), what="a commit")  # type: ignore[misc]
+        waits = waiting_for_replica(server)
+        server.sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        probe.join(30)
+        if waits:
+            return
+    raise AssertionError("no commit waits for a replica")
+
+
 def test_what_no_replica_has_confirmed_is_no_duplicate_before_one_has(own_server: Server) -> None:
     ledger = PostgresqlLedger(own_server.create("orders"))
     ledger.record(rows("a"))
-    own_server.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
-    own_server.sql("SELECT pg_reload_conf()")
+    make_commits_wait(own_server)
     worker, failed = in_thread(ledger)
     until(lambda: waiting_for_replica(own_server), what="a commit that waits")
     own_server.kill()
@@ -330,8 +346,7 @@ def test_what_no_replica_has_confirmed_is_no_duplicate_before_one_has(own_server
 
 def test_the_schema_waits_for_no_replica(own_server: Server) -> None:
     database = own_server.create("orders", migrated=False)
-    own_server.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
-    own_server.sql("SELECT pg_reload_conf()")
+    make_commits_wait(own_server)
     found: list[int] = []
     worker = threading.Thread(target=lambda: found.extend(migrate(database, as_owner(database)) for _ in range(2)))
     worker.start()
