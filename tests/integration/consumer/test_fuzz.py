@@ -204,7 +204,7 @@ def test_every_message_ends_dispatched_or_dead(
     channel: Any = None
 
     @seed(number)
-    @settings(max_examples=messages, deadline=None, database=None, phases=[Phase.generate],
+    @settings(max_examples=messages, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(_properties, _sized)
     def publish(raw: bytes, body: bytes) -> None:

@@ -24,7 +24,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import dispatch_app.ledgers.postgresql as module
@@ -98,7 +98,6 @@ def test_the_database_can_store_whatever_is_an_order(ledgers: Any, database: Dat
     """So no message can make a commit fail, which would hold every order behind it."""
     ledger = ledgers()
 
-    @settings(deadline=None)
     @given(document=order_like(), correlation_id=st.none() | st.binary(max_size=255))
     def stored(document: Any, correlation_id: bytes | None) -> None:
         try:
