@@ -103,6 +103,8 @@ def unwrap(raw: bytes, body: bytes) -> tuple[bytes, bytes, dict[str, Any]]:
         fields = split(raw)
         headers = split_table(fields.pop("headers", b""))
         notes = {n[len(MARK) :].decode(): decode(value) for n, value in headers if n.startswith(MARK)}
+        if not notes:  # the mark stands in somebody's value
+            return raw, body, {}
         size, aside = notes.pop("envelope", None), notes.pop("aside", None)
         if isinstance(size, int) and 2 <= size <= len(body):
             split(body[:size])  # raises if there is no property list: anyone can send such a header

@@ -178,6 +178,12 @@ def test_what_others_put_into_the_queue_is_made_harmless_and_can_be_read_as_it_w
     assert canonical(unwrap(sent, body)[0]) == canonical(raw)
 
 
+def test_a_value_that_looks_like_a_note_loses_nothing() -> None:
+    raw = original(headers={"CC": "x-dispatch-aside"}, delivery_mode=2)
+    sent, body = sendable(raw, b"body", FRAME_MAX)
+    assert canonical(unwrap(sent, body)[0]) == canonical(raw)
+
+
 def test_notes_of_a_letter_that_others_have_changed_are_kept() -> None:
     raw, body = wrap(original(delivery_mode=2), b"body", NOTES, IN_PLACE, FRAME_MAX)
     changed = properties.join({**properties.split(raw), "user_id": b"\x07payment"})
