@@ -82,7 +82,7 @@ ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .PHONY: test
 test: dist/dispatch.zip ## Lint, unit tests, Molecule, integration tests
-	$(MAKE) --no-print-directory --jobs=2 $(ONE_PIECE) molecule-first lint unit
+	$(MAKE) --no-print-directory --jobs=2 $(ONE_PIECE) molecule lint unit FIRST=1
 	$(MAKE) --no-print-directory integration
 
 .PHONY: lint
@@ -108,11 +108,7 @@ integration: dist/dispatch.zip ## The lab, the playbooks and the consumer agains
 
 .PHONY: molecule
 molecule: dist/dispatch.zip ## Molecule: provision from nothing, on each of DISTRIBUTIONS that can be had here
-	python -m tests.lab matrix $(DISTRIBUTIONS)
-
-.PHONY: molecule-first
-molecule-first: dist/dispatch.zip
-	python -m tests.lab matrix --first $(DISTRIBUTIONS)
+	python -m tests.lab matrix $(if $(FIRST),--first) $(DISTRIBUTIONS)
 
 # The parts wait most of their time, and each has labs of its own. The image that all need is made first, so that they don't
 # make it twice. Their output is not kept apart, because that would hold it back until a part has ended, and they take long.

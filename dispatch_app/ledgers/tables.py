@@ -21,28 +21,20 @@ TABLES = (("orders", "unannounced"), ("dispatched", "listed"))
 # The number up to which ids are in `ids`.
 INDEXED = "SELECT coalesce(max(last), 0) FROM parts"
 
+_ORDERS = """CREATE TABLE IF NOT EXISTS {table} (
+  seq INTEGER PRIMARY KEY,
+  id TEXT NOT NULL{unique},
+  user TEXT,
+  total REAL,
+  items INTEGER,
+  correlation_id TEXT,
+  redelivered INTEGER NOT NULL,
+  dispatched_at INTEGER NOT NULL -- milliseconds since 1970, UTC
+)"""
 SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS orders (
-  seq INTEGER PRIMARY KEY,
-  id TEXT NOT NULL UNIQUE,
-  user TEXT,
-  total REAL,
-  items INTEGER,
-  correlation_id TEXT,
-  redelivered INTEGER NOT NULL,
-  dispatched_at INTEGER NOT NULL -- milliseconds since 1970, UTC
-)""",
+    _ORDERS.format(table="orders", unique=" UNIQUE"),
     "CREATE TABLE IF NOT EXISTS unannounced (seq INTEGER PRIMARY KEY) -- of `orders`",
-    """CREATE TABLE IF NOT EXISTS dispatched (
-  seq INTEGER PRIMARY KEY,
-  id TEXT NOT NULL,
-  user TEXT,
-  total REAL,
-  items INTEGER,
-  correlation_id TEXT,
-  redelivered INTEGER NOT NULL,
-  dispatched_at INTEGER NOT NULL -- milliseconds since 1970, UTC
-)""",
+    _ORDERS.format(table="dispatched", unique=""),
     "CREATE TABLE IF NOT EXISTS listed (seq INTEGER PRIMARY KEY) -- of `dispatched`, to be announced",
     """CREATE TABLE IF NOT EXISTS ids (
   part INTEGER NOT NULL,

@@ -123,6 +123,9 @@ class Shop:
 
     def await_whole(self) -> None:
         """Wait until all brokers see each other."""
-        brokers = self.named("rabbitmq")
-        for name in brokers:
-            until(lambda name=name: len(self.up(name)) == len(brokers), 180)  # type: ignore[misc]
+        for name in self.named("rabbitmq"):
+            until(lambda name=name: self.sees_all(name), 180)  # type: ignore[misc]
+
+    def sees_all(self, name: str) -> bool:
+        """Whether a broker sees all brokers."""
+        return len(self.up(name)) == len(self.named("rabbitmq"))

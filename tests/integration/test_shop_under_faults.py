@@ -97,7 +97,7 @@ class Scene(Shop):
             for name in filter(self.stuck, BROKERS):
                 print(f"  {name} has not come back by itself, and is restarted", flush=True)
                 self.run(name, "systemctl restart rabbitmq-server")
-            return all(len(self.up(name)) == len(BROKERS) for name in BROKERS)
+            return all(map(self.sees_all, BROKERS))
 
         until(healed, 600)
 

@@ -175,20 +175,17 @@ def phases(
     bench: Bench, contender: str, size: int, figures: Figures, results: Results
 ) -> Iterator[tuple[str, Figure | LabError]]:
     """Have a contender make its runs on new hosts, and keep their figures; yield each, up to one that fails."""
-    brokers = iter((BROKERS[0], BROKERS[0], BROKERS[1]))
-    for phase in PHASES:
-        case = f"{size} hosts, {phase}, {contender}"
-        try:
-            if phase == PHASES[0]:
-                bench.renew(size)
-            figure = bench.measure(contender, size, next(brokers))
-        except LabError as error:  # the next runs would build on this one; those of other contenders don't
-            results.fail(case, str(error))
-            yield phase, error
-            return
-        figures.setdefault((size, phase, contender), []).append(figure)
-        results.add(case, {"wall s": figure.wall, "cpu s": figure.cpu})
-        yield phase, figure
+    phase = PHASES[0]
+    try:
+        bench.renew(size)
+        for phase, broker in zip(PHASES, (BROKERS[0], BROKERS[0], BROKERS[1]), strict=True):
+            figure = bench.measure(contender, size, broker)
+            figures.setdefault((size, phase, contender), []).append(figure)
+            results.add(f"{size} hosts, {phase}, {contender}", {"wall s": figure.wall, "cpu s": figure.cpu})
+            yield phase, figure
+    except LabError as error:  # the next runs would build on this one; those of other contenders don't
+        results.fail(f"{size} hosts, {phase}, {contender}", str(error))
+        yield phase, error
 
 
 def show(figures: Figures, contenders: list[str]) -> None:

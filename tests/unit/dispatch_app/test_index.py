@@ -106,13 +106,14 @@ def test_a_large_ledger_is_exact_before_its_filter_is_full_and_after(
         assert opened.known(["order-3", "order-119", "order-120"]) == {"order-3", "order-119"}
 
 
+def no_space(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_without_a_filter_each_id_is_looked_for(
     ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(ledger, 50)
-
-    def no_space(*_: object) -> None:
-        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", no_space)
@@ -152,9 +153,6 @@ def test_a_filter_whose_ids_could_not_be_read_is_made_again(
 def test_a_ledger_opens_where_a_filter_can_not_be_made(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def no_space(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(os, "truncate", no_space)
     with closing(SqliteLedger(path)) as opened:
         assert opened.record(rows(0, 3)) == []
