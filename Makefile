@@ -17,6 +17,8 @@ DISTRIBUTIONS ?= el9-facsimile debian13
 # The venv comes first on PATH because Molecule and ansible-lint run whichever Ansible they find there.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
+# pip compiles nothing (below): Python does so with what is imported, once, unless it is told not to.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Show this help

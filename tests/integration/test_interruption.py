@@ -42,8 +42,8 @@ def invocation(lab: TestLab) -> str:
         ("Build | Bring the artifact", "/app"),
         ("Build | Bring the artifact", "/app/releases/{release}/venv"),
         ("Build | Unpack it", "/app"),
-        ("Switch to what is new", "/etc/dispatch/previous"),
-        ("Activate | Check the new state", "/app"),
+        ("Runbook steps 5 and 6", "/etc/dispatch/previous"),
+        ("Check the new state", "/app"),
     ],
 )
 def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_completes(
@@ -80,7 +80,7 @@ def test_a_play_that_is_killed_leaves_dispatch_consuming_and_the_next_one_comple
 
 def test_a_host_that_goes_away_completes_when_it_is_back(lab: TestLab, newer: Path) -> None:
     def watch(line: str) -> None:
-        if "Switch to what is new" in line:
+        if "Runbook steps 5 and 6" in line:
             lab.host(DISPATCH).kill()
 
     interrupted = lab.playbook("dispatch", "-e", f"dispatch_artifact={newer}", watch=watch)
@@ -100,7 +100,7 @@ def test_a_reboot_within_the_gate_ends_in_the_release_that_was_proven(lab: TestL
     unproven = f"test -d /etc/dispatch/previous && test $(readlink /app/current) = /app/releases/{release(newer)}"
 
     def watch(line: str) -> None:
-        if "Switch to what is new" in line:
+        if "Runbook steps 5 and 6" in line:
             until(lambda: execute(host, "sh", "-c", unproven)[0] == 0, 30)
             host.kill()
 

@@ -85,7 +85,8 @@ def failed_check(service: Service, release: Path, staged: Path, check: str) -> s
     had_state = os.path.lexists(state)
     try:
         with _unit(service, release, staged, check) as name:
-            app_host.run("systemctl", "daemon-reload")
+            if not _is_seen(name):
+                app_host.run("systemctl", "daemon-reload")
             failure = _run(service, name)
     except (app_host.CommandError, OSError) as error:
         failure = str(error)
@@ -146,6 +147,13 @@ def _drop_ins(service: Service) -> dict[str, Path]:
         for path in Path(directory, f"{service.name}.service.d").glob("*.conf"):
             found.setdefault(path.name, path)
     return found
+
+
+def _is_seen(name: str) -> bool:
+    """Whether systemd finds the check's unit as it was just written; versions before 247 do so after a reload only."""
+    state = app_host.unit(name, "NeedDaemonReload", "DropInPaths")
+    seen = str(UNITS / f"{name}.d" / LAST) in state.get("DropInPaths", "").split()
+    return seen and state.get("NeedDaemonReload") == "no"
 
 
 def _run(service: Service, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import shutil
 import subprocess
 from contextlib import suppress
@@ -18,6 +19,8 @@ def place(service: Service, source: Path, release: Path | None) -> None:
     What is in `source` has to be on the disk already.
     """
     for name, path in service.live.items():
+        if is_same(source / name, path):  # replaced, it would be a new unit to systemd
+            continue
         if name == "credentials" or not (source / name).exists():
             remove(path)
         if (source / name).exists():
@@ -41,6 +44,14 @@ def place(service: Service, source: Path, release: Path | None) -> None:
     for directory in {path.parent for path in (*service.live.values(), service.current)}:
         if directory.is_dir():
             sync(directory)
+
+
+def is_same(source: Path, target: Path) -> bool:
+    """Whether two files have the same content, mode and owner."""
+    if not (source.is_file() and target.is_file()) or target.is_symlink():
+        return False
+    alike = [(found.st_mode, found.st_uid, found.st_gid) for found in (source.stat(), target.stat())]
+    return alike[0] == alike[1] and filecmp.cmp(source, target, shallow=False)
 
 
 def move(source: Path, target: Path) -> None:

@@ -7,7 +7,6 @@ middle: it saves what is live, places what is wanted, and proves it, or puts bac
 from __future__ import annotations
 
 import fcntl
-import filecmp
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from ansible.module_utils.app_check import failed_check, no_python
 from ansible.module_utils.app_disk import sync, sync_tree
 from ansible.module_utils.app_kind import kind_of
 from ansible.module_utils.app_ownership import claim, take
-from ansible.module_utils.app_placing import place
+from ansible.module_utils.app_placing import is_same, place
 from ansible.module_utils.app_proof import (
     JOURNAL_LINES,
     Service,
@@ -38,6 +37,8 @@ from ansible.module_utils.app_releases import live, mark_live, prune
 from ansible.module_utils.app_undo import arm, disarm
 
 LOCKS = Path("/run")
+# The staged files that systemd reads when it is told to reload.
+UNITS = ("unit", "drop_in", "command_drop_in")
 
 
 @dataclass(frozen=True)
@@ -224,10 +225,7 @@ def _is_known(service: Service, release: Path, staged: Path) -> bool:
     """Whether this release has been proven under this unit, so that the settings alone are new."""
     if live(service.home) != release or service.backup.exists():
         return False
-    return all(
-        service.live[name].is_file() and filecmp.cmp(staged / name, service.live[name], shallow=False)
-        for name in ("unit", "drop_in")
-    )
+    return all(is_same(staged / name, service.live[name]) for name in UNITS if (staged / name).exists())
 
 
 def give_up(service: Service, what: str, why: str) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import platform
@@ -22,6 +23,9 @@ HERE = {
     "dispatch_amqp_host": "rabbit",
 }
 
+BOOKS = ROOT / "playbooks"
+PASSWORD = {"dispatch_amqp_password": "keep-this-to-yourself"}
+ENCODED = base64.b64encode(PASSWORD["dispatch_amqp_password"].encode()).decode()
 GROUPS = ("dispatch", "payment", "rabbitmq", "postgresql")
 
 
@@ -33,7 +37,7 @@ def said(
     hosts = {"hosts": {"here": {**HERE, **(variables or {})}}}
     inventory.write_text(json.dumps({"all": {"children": dict.fromkeys(GROUPS, hosts)}}))
     done = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), f"playbooks/{book}.yml", *arguments],
+        [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), str(BOOKS / f"{book}.yml"), *arguments],
         cwd=ROOT,
         env={**os.environ, **environ},
         stdin=subprocess.DEVNULL,
@@ -128,3 +132,20 @@ def test_a_password_that_ansible_takes_for_a_template_is_not_shown(
     assert f"{variable}_password, or a variable that it refers to, is a template that can" in told
     assert f'{variable}_password: !unsafe "…"' in told
     assert "secret" not in told
+
+
+def test_a_definition_that_cannot_be_resolved_is_told_although_it_may_hold_secrets(tmp_path: Path) -> None:
+    definition = {"name": "thin", "description": "{{ nowhere }}", "artifact": {}, "command": "run", "cli": "run"}
+    role = {"name": "app_runbook", "tasks_from": "preflight", "rolespec_validate": False}
+    task = {"ansible.builtin.import_role": role, "vars": {"app_runbook_service": definition}}
+    (tmp_path / "thin.yml").write_text(json.dumps([{"hosts": "dispatch", "gather_facts": False, "tasks": [task]}]))
+    assert "'nowhere' is undefined" in said(str(tmp_path / "thin"), tmp_path)
+
+
+def test_what_is_wanted_is_never_shown_because_it_holds_the_password(tmp_path: Path) -> None:
+    # The document is whole, but for the artifact, which is refused right after it was kept as a fact.
+    refused = said("dispatch", tmp_path, "-vvv", variables={**PASSWORD, "dispatch_artifact": "/nowhere/dispatch.zip"})
+    assert "there is no such file on the controller" in refused
+    assert "Resolve the definition of the service" in refused
+    for secret in (PASSWORD["dispatch_amqp_password"], ENCODED):
+        assert secret not in refused

@@ -192,6 +192,26 @@ def test_a_state_directory_that_was_there_stays(checked: Checked) -> None:
     assert (checked.states / "dispatch").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("drop_in", "stale", "reloads"),
+    [(app_check.LAST, "no", 0), (app_check.LAST, "yes", 1), ("an-earlier.conf", "no", 1)],
+)
+def test_systemd_is_told_to_reload_where_it_does_not_see_the_check(
+    checked: Checked, drop_in: str, stale: str, reloads: int
+) -> None:
+    reloaded: list[tuple[str, ...]] = []
+
+    def ran(*command: str) -> str:
+        if command[1] == "daemon-reload":
+            reloaded.append(command)
+        seen = checked.units / "dispatch-switch-check.service.d" / drop_in
+        return f"DropInPaths=/usr/lib/systemd/system/service.d/10.conf {seen}\nNeedDaemonReload={stale}\n"
+
+    checked.host.ran = ran
+    assert checked.failure() == ""
+    assert len(reloaded) == reloads
+
+
 def test_a_systemd_that_does_not_answer_is_told(checked: Checked) -> None:
     def ran(*command: str) -> str:
         raise app_host.CommandError(f"`{' '.join(command)}` failed: Connection refused")

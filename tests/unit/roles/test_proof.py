@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ansible.module_utils import app_proof
+from ansible.module_utils import app_host, app_proof
 
 from tests.unit.roles.hosts import Host
 
@@ -31,6 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def started_at(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets the time from which on systemd says that the new process is active."""
     state = {"ActiveState": "active", "SubState": "running", "NRestarts": "0", "StatusText": ""}
+    state["NeedDaemonReload"] = "no"
 
     def at(seconds: float) -> None:
         monkeypatch.setattr(
@@ -86,6 +87,38 @@ def test_a_known_release_that_tells_when_it_is_ready_need_not_stay_ready(
     started_at(2)
     app_proof.restart(dataclasses.replace(host.service, ready_log=ready_log), known)
     assert 2 + least <= clock.now < 2.5 + least
+
+
+@pytest.mark.parametrize(
+    ("known", "stale", "enabled", "told"),
+    [
+        (True, "no", True, []),
+        (True, "yes", True, ["daemon-reload"]),
+        (False, "no", True, ["daemon-reload"]),
+        (True, "no", False, ["enable"]),
+    ],
+)
+@pytest.mark.usefixtures("clock")
+def test_systemd_reads_all_units_again_only_where_it_has_to(
+    host: Host,
+    monkeypatch: pytest.MonkeyPatch,
+    known: bool,
+    stale: str,
+    enabled: bool,
+    told: list[str],
+) -> None:
+    asked: list[str] = []
+
+    def ran(*command: str) -> str:
+        asked.append(command[1])
+        invocation = "new" if "restart" in asked else "old"
+        state = f"ActiveState=active\nSubState=running\nNRestarts=0\nStatusText=\nInvocationID={invocation}\n"
+        return f"{state}NeedDaemonReload={stale}\n"
+
+    host.ran = ran
+    monkeypatch.setattr(app_host, "enabled", lambda _: enabled)
+    app_proof.restart(host.service, known)
+    assert [one for one in asked if one not in ("show", "restart")] == told
 
 
 @pytest.mark.parametrize(
