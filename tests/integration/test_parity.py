@@ -13,10 +13,11 @@ from pathlib import Path
 
 import docker
 import pytest
+import yaml
 
 from tests.integration.conftest import booted
 from tests.lab import LabError, image
-from tests.lab.ansible import Run, playbook
+from tests.lab.ansible import ROOT, Run, playbook
 from tests.lab.hosts import Host, Lab, execute, put
 from tests.lab.inventory import listed
 from tests.second_engine import Deploy, deploy
@@ -26,6 +27,10 @@ pytestmark = pytest.mark.long
 BROKER, BY_ANSIBLE, BY_PYINFRA, EL9 = "parity-broker", "parity-ansible", "parity-pyinfra", "parity-el9"
 SUBNET = "172.31.223.0/24"
 GROUP_ID = 4711
+
+# The artifact carries pip, so that a host has all that it needs; this one is to lack a package.
+SYSTEMS = yaml.safe_load((ROOT / "roles/python_runtime/defaults/main.yml").read_text())["python_runtime_systems"]
+SYSTEMS["debian-12"].pop("bare")
 
 # Packages and the system itself write these, and their content differs between any two hosts, or from minute to minute.
 VOLATILE = re.compile(
@@ -62,11 +67,11 @@ class Pair:
     client: docker.DockerClient
     lab: Lab
     inventory: Path
-    variables: dict[str, str]
+    variables: dict[str, object]
 
     @property
     def password(self) -> str:
-        return self.variables["dispatch_amqp_password"]
+        return str(self.variables["dispatch_amqp_password"])
 
     def run(self, name: str, script: str) -> str:
         code, output = execute(self.client.containers.get(name), "sh", "-c", script)
@@ -116,7 +121,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     )
     with booted(lab) as client:
         password = uuid.uuid4().hex
-        variables = {"dispatch_amqp_host": BROKER, "dispatch_amqp_password": password, "rabbitmq_password": password}
+        variables: dict[str, object] = dict.fromkeys(("dispatch_amqp_password", "rabbitmq_password"), password)
+        variables |= {"dispatch_amqp_host": BROKER, "python_runtime_systems": SYSTEMS}
         inventory = listed(lab, directory / "hosts.yml", variables)
         run = playbook("rabbitmq", inventory=inventory)
         assert run.code == 0, run.output

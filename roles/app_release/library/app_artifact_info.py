@@ -50,6 +50,10 @@ go:
   description: The version of Go that its C(go.mod) asks for, or an empty string.
   returned: success
   type: str
+installer:
+  description: Whether it carries pip.
+  returned: success
+  type: bool
 fault:
   description: Why the zip is no artifact, or its signature does not count, and what to do; or an empty string.
   returned: success

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ansible.module_utils.app_disk import remove
+from ansible.module_utils.app_kind import INSTALLER
 from ansible.module_utils.app_plan import BuildError, Plan, run
 from ansible.module_utils.app_requirements import HASH, RequirementError, requirements
 from ansible.module_utils.app_wheels import gather
@@ -26,7 +27,7 @@ def build(plan: Plan) -> None:
     """
     release, venv = plan.release, plan.release / "venv"
     # An artifact that carries pip needs neither the distribution's pip nor one in its venv.
-    carried = sorted(release.glob("installer/pip-*.whl"))
+    carried = sorted(release.glob(INSTALLER))
     # An artifact that carries its wheels needs no index.
     offline = (release / "wheels").is_dir()
     checked, gathered = release / ".requirements.txt", release / ".gathered"
@@ -45,12 +46,13 @@ def build(plan: Plan) -> None:
         source = ["--no-index", "--find-links", str(gather(pip, checked, gathered, _index(plan)))]
     _run(
         plan, *pip, "install", "--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check",
-        "--only-binary", ":all:", *source, "--requirement", str(checked),
+        "--no-compile", "--only-binary", ":all:", *source, "--requirement", str(checked),
     )  # fmt: skip
     checked.unlink()
     remove(gathered)
-    # Bytecode has to be compiled now, because the service can't write here. With -S no .pth file of a package is run.
-    _run(plan, str(venv / "bin/python"), "-IS", "-m", "compileall", "-q", "-x", "/venv/", str(release))
+    # Bytecode has to be compiled now, because the service can't write here. pip would take three times as long for it.
+    # With -S no .pth file of a package is run.
+    _run(plan, str(venv / "bin/python"), "-IS", "-m", "compileall", "-q", str(release))
 
 
 def _index(plan: Plan) -> dict[str, str]:

@@ -5,6 +5,7 @@ The controller asks for its own files and what it goes back to, and a host for w
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import traceback
 import zipfile
@@ -16,6 +17,7 @@ SHOWN = 8  # names of a zip that a message quotes
 # The go.mod reference: the version may be followed by a comment, and other directives may precede it.
 GO_LINE = re.compile(r"^\s*go\s+(\d+(?:\.\d+)*)", re.MULTILINE)
 GO_MOD_OCTETS = 1 << 20  # no real go.mod is near that long
+INSTALLER = "installer/pip-*.whl"  # the pip that an artifact of Python may carry, by its path in it
 
 Entry = tuple[str, bool]  # a name in the zip, and whether its mode says that it can be executed
 
@@ -30,9 +32,10 @@ class Artifact:
 
     kind: str = ""
     go: str = ""  # the version of Go that its go.mod asks for, such as 1.19; "" where it asks for none
+    installer: bool = False  # whether it carries pip
     fault: str = ""  # what follows "…, and " in a message that has named the artifact
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, object]:
         return asdict(self)
 
 
@@ -43,8 +46,9 @@ def examine(path: Path, service: str) -> Artifact:
             damaged = archive.testzip()
             if damaged:
                 return _damaged(f"{damaged} is damaged")
-            found = kind([(_plain(one.filename), _executable(one)) for one in archive.infolist()], service)
-            return Artifact(found, _go_line(archive))
+            entries = [(_plain(one.filename), _executable(one)) for one in archive.infolist()]
+            carried = any(fnmatch.fnmatchcase(name, INSTALLER) for name, _ in entries)
+            return Artifact(kind(entries, service), _go_line(archive), carried)
     except KindError as error:
         return Artifact(fault=f"that zip {error}")
     except Exception as error:  # zipfile has a dozen kinds of them, by what is damaged

@@ -36,7 +36,8 @@ def artifact(
     Returns ``value``, ``url`` (whether it is one), ``source`` (the URL or the absolute path), ``signature`` (that of
     its signature), ``signers`` and ``revoked``, ``sha256`` (in hexadecimal), ``kind`` (``python``, ``go`` or
     ``binary``, and "" for a URL, which only a host can tell of once it has fetched it), ``go`` (the version that its
-    go.mod asks for, or "") and ``faults``: each is a sentence that names `variable`, what is wrong and what to do.
+    go.mod asks for, or ""), ``installer`` (whether it is known to carry pip) and ``faults``: each is a sentence that
+    names `variable`, what is wrong and what to do.
     """
     text, digest = str(value or ""), str(sha256 or "")
     is_url = re.match(r"https?://", text) is not None
@@ -45,6 +46,7 @@ def artifact(
     described = {
         "value": text, "url": is_url, "source": source, "signature": _signature(source, is_url), "sha256": digest,
         "signers": trusted.allowed, "revoked": trusted.revoked, "kind": "", "go": "",
+        "installer": False,
     }  # fmt: skip
     wrong = _signers_faults(trusted, variable)
     if wrong:
@@ -105,7 +107,7 @@ def _local(path: Path, text: str, sha256: str, variable: str, signers: Signers) 
         )
         return {"faults": [fault]}
     faults = [f"{variable} is {text}, and {told.fault}"] if told.fault else []
-    return {"sha256": digest, "kind": told.kind, "go": told.go, "faults": faults}
+    return {"sha256": digest, "kind": told.kind, "go": told.go, "installer": told.installer, "faults": faults}
 
 
 @functools.lru_cache(maxsize=8)

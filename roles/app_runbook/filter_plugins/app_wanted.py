@@ -127,6 +127,7 @@ def wanted(
             "revoked": artifact.get("revoked", ""),
             "kind": kind,
             "go": artifact.get("go", ""),
+            "installer": artifact.get("installer", False),
             "configuration": configuration(service["name"]),
             # The modules' logs leave out what stands here, so it stands apart from the rest of each kind.
             "credentials": {kind: _credentials(one) for kind, one in services.items()},

@@ -55,6 +55,10 @@ options:
         description: The version of Go that the artifact asks for, or an empty string.
         type: str
         default: ""
+      installer:
+        description: Whether the artifact is known to carry pip, so that the host needs no pip of its distribution.
+        type: bool
+        default: false
       kinds:
         description:
           - What is wanted where the release is of this kind, for each kind that the service runs.

@@ -17,6 +17,7 @@ WANTED: dict[str, Any] = {
         "configuration": {"type": "path", "required": True},
         "kind": {"type": "str", "default": ""},
         "go": {"type": "str", "default": ""},
+        "installer": {"type": "bool", "default": False},
         "kinds": {"type": "dict", "required": True},
         "credentials": {"type": "dict", "default": {}, "no_log": True},
         "start_seconds": {"type": "float", "default": 60},

@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.module_utils import app_host, go_version
 from ansible.module_utils.app_comparison import UnfitError, Wanted, as_text, diff, of_kind, service_changes
-from ansible.module_utils.app_kind import kind_of
+from ansible.module_utils.app_kind import INSTALLER, kind_of
 from ansible.module_utils.app_neighbours import SharedHomeError, require_own_home
 from ansible.module_utils.app_releases import ID_DIGITS, directory, live, stands, verified
 from ansible.module_utils.app_signature import Signers
@@ -32,7 +32,7 @@ def compare(wanted: Wanted) -> dict[str, Any]:
     if not kind:
         return _unfetched(wanted)
     wanted = of_kind(wanted, kind)
-    runtime = this_system(wanted["systems"], kind)
+    runtime = this_system(wanted["systems"], kind, wanted["installer"] or _carries_pip(home, wanted["sha256"]))
     runtime = replace(runtime, packages=[*runtime.packages, *wanted["packages"].get(runtime.manager, [])])
     if kind == "go" and go_version.older(runtime.version, wanted["go"]):
         raise UnfitError(f"{wanted['name']}_artifact: {go_version.too_old(runtime.version, wanted['go'])}.")
@@ -80,6 +80,11 @@ def compare(wanted: Wanted) -> dict[str, Any]:
 def _standing_kind(home: Path, sha256: str) -> str:
     """The kind of the artifact, by the name of a release of it; "" where it has to be fetched to tell."""
     return next((kind_of(release.name) for release in sorted((home / "releases").glob(f"{sha256[:ID_DIGITS]}-*"))), "")
+
+
+def _carries_pip(home: Path, sha256: str) -> bool:
+    """Whether the artifact carries pip, by a release of it that stands; the controller can't tell of a URL."""
+    return any((home / "releases").glob(f"{sha256[:ID_DIGITS]}-*/{INSTALLER}"))
 
 
 def _unfetched(wanted: Wanted) -> dict[str, Any]:

@@ -40,22 +40,24 @@ class Runtime:
         return asdict(self)
 
 
-def this_system(systems: Table, kind: str = "python") -> Runtime:
+def this_system(systems: Table, kind: str = "python", bare: bool = False) -> Runtime:
     """The runtime that a release of this kind needs on the system this runs on.
+
+    A `bare` one has no pip and no ensurepip; that is enough for an artifact that carries pip.
 
     Raises UnsupportedSystemError, GoVersionError, and OSError without an os-release(5).
     """
     if kind == "binary":
         return Runtime()
-    found = choose(OS_RELEASE.read_text(encoding="utf-8", errors="replace"), systems, kind)
+    found = choose(OS_RELEASE.read_text(encoding="utf-8", errors="replace"), systems, kind, bare)
     if kind == "python":
         return found
     # The host's own compiler has the last word.
     return replace(found, version=go_version.version(found.compiler, found.version, (found.packages or ["golang"])[0]))
 
 
-def choose(os_release: str, systems: Table, kind: str = "python") -> Runtime:
-    """The row of the system that `os_release`, the text of its os-release(5), describes.
+def choose(os_release: str, systems: Table, kind: str = "python", bare: bool = False) -> Runtime:
+    """The row of the system that `os_release`, the text of its os-release(5), describes; `bare` is as above.
 
     Raises UnsupportedSystemError.
     """
@@ -68,8 +70,9 @@ def choose(os_release: str, systems: Table, kind: str = "python") -> Runtime:
         if row is not None:
             manager = "apt" if "debian" in names else "dnf"
             rest: dict[str, Any] = {name: row[name] for name in ("interpreter", "compiler", "version") if name in row}
-            packages, toolchain = (list(row.get(name, [])) for name in ("packages", "toolchain"))
-            return Runtime(packages=packages, manager=manager, toolchain=toolchain, **rest)
+            packages = row.get("bare", row.get("packages", [])) if bare else row.get("packages", [])
+            toolchain = row.get("toolchain", [])
+            return Runtime(packages=list(packages), manager=manager, toolchain=list(toolchain), **rest)
     name, supported = values.get("PRETTY_NAME", "This system"), ", ".join(sorted(systems))
     raise UnsupportedSystemError(
         f"{name} is not a supported system. Supported: {supported} (rhel covers Rocky, Alma and CentOS Stream, too). "

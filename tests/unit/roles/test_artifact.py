@@ -60,6 +60,7 @@ def test_a_file_is_described_by_its_checksum(good: Path, stated: bool) -> None:
         "sha256": digest,
         "kind": "python",
         "go": "",
+        "installer": False,
         "faults": [],
     }
 
@@ -75,6 +76,7 @@ def test_a_url_is_described_by_the_checksum_that_was_stated() -> None:
         "sha256": "a" * 64,
         "kind": "",
         "go": "",
+        "installer": False,
         "faults": [],
     }
 

@@ -69,7 +69,7 @@ def test_what_has_been_fetched_is_told_and_not_fetched_again(
 ) -> None:
     for _ in range(2):
         assert app_fetch.main(request(server, tmp_path)) == 0
-        assert json.loads(capsys.readouterr().out) == {"kind": "go", "go": ""}
+        assert json.loads(capsys.readouterr().out) == {"kind": "go", "go": "", "installer": False}
     assert server.asked == 1
     (held,) = tmp_path.iterdir()
     assert (held.read_bytes(), held.stat().st_mode & 0o777) == (GO, 0o600)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
+
 import pytest
 from ansible.module_utils import app_kind
 
@@ -29,6 +32,19 @@ def kind(*names: str) -> str:
 )
 def test_an_artifact_is_of_one_kind(names: list[str], found: str) -> None:
     assert kind(*names) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "carried"),
+    [("installer/pip-26.3-py3-none-any.whl", True), ("./installer/pip-26.3-py3-none-any.whl", True),
+     ("wheels/pip-26.3-py3-none-any.whl", False), ("installer/other.whl", False)],
+)  # fmt: skip
+def test_an_artifact_tells_whether_it_carries_pip(tmp_path: Path, name: str, carried: bool) -> None:
+    with zipfile.ZipFile(tmp_path / "it.zip", "w") as archive:
+        archive.writestr("requirements.txt", "")
+        archive.writestr(name, "")
+    told = app_kind.examine(tmp_path / "it.zip", "dispatch")
+    assert (told.kind, told.installer, told.fault) == ("python", carried, "")
 
 
 @pytest.mark.parametrize(

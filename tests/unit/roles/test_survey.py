@@ -116,6 +116,25 @@ def test_what_has_drifted_is_named_and_its_step_has_something_to_do(
     assert any(said in change for change in found["changes"]), found["changes"]
 
 
+@pytest.mark.parametrize(("told", "stands", "bare"), [(True, False, True), (False, True, True), (False, False, False)])
+def test_a_host_needs_no_pip_where_the_artifact_carries_one(
+    host: Host, monkeypatch: pytest.MonkeyPatch, told: bool, stands: bool, bare: bool
+) -> None:
+    host.wanted["installer"] = told
+    if stands:
+        (host.release / "installer").mkdir()
+        (host.release / "installer" / "pip-26.3-py3-none-any.whl").touch()
+    asked: list[tuple[object, ...]] = []
+
+    def this_system(*arguments: object) -> Runtime:
+        asked.append(arguments)
+        return Runtime(INTERPRETER, ["python3.11"], "apt")
+
+    monkeypatch.setattr(app_survey, "this_system", this_system)
+    app_survey.compare(host.wanted)
+    assert [arguments[2] for arguments in asked] == [bare]
+
+
 def test_what_a_service_needs_beside_its_runtime_is_installed_with_it(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

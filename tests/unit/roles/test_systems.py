@@ -34,6 +34,17 @@ def test_a_system_is_known_by_its_os_release(release: str, python: str, manager:
     assert runtime.packages
 
 
+@pytest.mark.parametrize(("system", "packages"), [("debian", ["python3.11"]), ("rhel", ["python3.11"])])
+def test_an_artifact_that_carries_pip_needs_no_other(system: str, packages: list[str]) -> None:
+    release = f"ID={system}\nVERSION_ID={ {'debian': 12, 'rhel': 9}[system] }"
+    assert runtime_systems.choose(release, SYSTEMS, bare=True).packages == packages
+
+
+def test_a_table_without_such_packages_has_the_others() -> None:
+    table = {"debian-12": {"interpreter": "/usr/bin/python3", "packages": ["python3-venv"]}}
+    assert runtime_systems.choose("ID=debian\nVERSION_ID=12", table, bare=True).packages == ["python3-venv"]
+
+
 def test_a_system_without_a_version_is_refused() -> None:
     with pytest.raises(runtime_systems.UnsupportedSystemError, match="Arch Linux is not a supported system"):
         runtime_systems.choose("PRETTY_NAME='Arch Linux'\nID=arch", SYSTEMS)

@@ -83,6 +83,7 @@ def test_what_a_definition_leaves_out_has_a_default() -> None:
         "name": "shipping",
         "kind": "python",
         "go": "",
+        "installer": False,
         "account": {
             "name": "roboshop",
             "comment": "RoboShop services",
