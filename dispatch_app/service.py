@@ -74,7 +74,7 @@ class Service:
         self._clock_told = False
 
     def run(self) -> int:
-        """Work until SIGTERM or SIGINT; return the exit code."""
+        """Work until SIGTERM or SIGINT; return the exit code. Raises LedgerError where the ledger is found damaged."""
         properties.install()
         probes.serve("DISPATCH_HTTP", self._settings.http, self._state, self._ledger.size)
         if self._settings.metrics:
@@ -89,6 +89,8 @@ class Service:
         if self._tracer:
             self._tracer.close()
         log.info("stopped", extra=fields(dispatched=self._state.dispatched))
+        if damage := self._ledger.damage:
+            raise damage
         return 0
 
     def _desk_of(self, ledger: Ledger | Remote, wake: Callable[..., None]) -> tuple[desk.Desk, Watch | None]:
@@ -220,6 +222,9 @@ class Service:
     def _tick(self) -> None:
         """Prove to the watchdog and to /livez that the loop still turns."""
         now = self._state.beat = time.monotonic()
+        if self._ledger.damage:
+            self._loop.stop()  # whatever has not been acknowledged is delivered again
+            return
         reasons = list(self._state.reasons.values())
         news = ["WATCHDOG=1"] if self._notifier.watchdog else []
         started = self._started or not reasons

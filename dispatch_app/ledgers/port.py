@@ -72,6 +72,10 @@ class Ledger(Protocol):
 
     most_held: float  # seconds between two tries at most, while it can't be written
 
+    @property
+    def damage(self) -> LedgerError | None:
+        """Return what makes the ledger no use although it was opened, where that has been found; it never raises."""
+
     def record(self, rows: Sequence[Row]) -> list[int]:
         """Make `rows` durable in one transaction; return the indexes of duplicates, ascending."""
 

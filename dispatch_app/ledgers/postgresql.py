@@ -38,6 +38,7 @@ class PostgresqlLedger:
     """One process's part in the ledger. One thread at a time uses it, but for `interrupt`, `backlog` and `size`."""
 
     most_held = 5.0
+    damage = None  # the server looks after its files
 
     def __init__(self, database: Database, announcing: bool = False) -> None:
         """Prepare to connect, which happens when there is something to ask; each order is one to be announced."""

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from . import tables
 from .index import Index
 from .port import AwayError, Backlog, ClockError, Filter, LedgerError, Row, Unannounced, duplicates
+from .soundness import Look
 
 _COLUMNS = "id, user, total, items, correlation_id, redelivered, dispatched_at"
 _TESTS = ("dispatched_at >= ?", "id = ?", "user = ?", "correlation_id = ?")  # of a Filter's fields
@@ -45,9 +46,7 @@ class SqliteLedger:
             # instead of every 4, has most of them written once for several times that they are changed.
             self._db.execute("PRAGMA cache_size=-2048")
             self._db.execute("PRAGMA wal_autocheckpoint=16384")
-            problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if problem != "ok":
-                raise sqlite3.DatabaseError(problem)
+            self._look = Look(path, lambda: _open(path, "ro"))
             self._db.execute("BEGIN IMMEDIATE")
             for statement in tables.SCHEMA:
                 self._db.execute(statement)
@@ -66,6 +65,11 @@ class SqliteLedger:
         self._opened = (max((row[0] for row in found if row), default=time.time() * 1000), time.monotonic())
         # Of tables.TABLES the one that `forget` looks through, and the number up to which it has in this turn.
         self._turn = (0, 0)
+
+    @property
+    def damage(self) -> LedgerError | None:
+        """Return what a look through the whole file has found; it goes on beside the work where the file is large."""
+        return _no_use(self._path, sqlite3.DatabaseError(self._look.problem)) if self._look.problem else None
 
     def record(self, rows: Sequence[Row]) -> list[int]:
         """Make `rows` durable in one transaction; return the indexes of duplicates, ascending. Raises AwayError."""
@@ -188,6 +192,7 @@ class SqliteLedger:
 
     def close(self) -> None:
         """Close the file; SQLite then writes its log back into it."""
+        self._look.close()
         # An earlier release, if it is next, then finds all ids by the index. What is not settled is at the next start.
         with suppress(AwayError), self._transaction():
             self._index.refresh()

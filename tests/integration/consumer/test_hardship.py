@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from contextlib import closing
@@ -10,6 +11,8 @@ from pathlib import Path
 import pika
 import pytest
 
+from dispatch_app.ledgers.soundness import AT_ONCE
+from dispatch_app.ledgers.sqlite import SqliteLedger
 from tests.integration.consumer import hooks
 from tests.integration.consumer.harness import LARGE, Broker, Proxy, Service, order, until
 
@@ -112,3 +115,19 @@ def test_of_several_hosts_one_that_works_is_found_again_and_again(service: Servi
         proxy.cut()
     refused = [line for line in service.log() if "127.0.0.2" in line["message"] and "refuses" in line["message"]]
     assert refused
+
+
+def test_damage_in_a_large_ledger_ends_the_service_although_it_has_started(
+    service: Service,
+) -> None:
+    path = service.ledger
+    ledger = SqliteLedger(path)
+    while path.stat().st_size <= AT_ONCE:
+        ledger.record([(f"order-{uuid.uuid4()}", "user", 1.0, 1, None, 0) for _ in range(10_000)])
+    ledger.close()
+    with path.open("r+b") as file:
+        file.seek(AT_ONCE // 2 // 4096 * 4096)
+        file.write(b"\xa5" * 4096)
+    service.start()
+    assert service.process.wait(60) == os.EX_DATAERR
+    assert "is damaged" in service.journal.read_text()

@@ -4,7 +4,7 @@ import itertools
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -159,16 +159,47 @@ def test_a_damaged_file_is_told_from_one_that_cannot_be_opened(tmp_path: Path) -
     assert not caught.value.damaged
 
 
-def test_damage_inside_is_found_at_the_start(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
+def await_(found: Callable[[], object]) -> None:
+    """Wait for what a thread brings about."""
+    deadline = time.monotonic() + 20
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def damaged_inside(path: Path, orders: int = 2000, page: int = 8) -> None:
     ledger = SqliteLedger(path)
-    ledger.record([row(f"order-{number}") for number in range(2000)])
+    ledger.record([row(f"order-{number}") for number in range(orders)])
     ledger.close()
     content = bytearray(path.read_bytes())
-    content[8 * 4096 : 12 * 4096] = b"\xa5" * (4 * 4096)
+    content[page * 4096 : (page + 4) * 4096] = b"\xa5" * (4 * 4096)
     path.write_bytes(content)
+
+
+def test_damage_inside_is_found_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    damaged_inside(path)
     with pytest.raises(LedgerError, match="is damaged"):
         SqliteLedger(path)
+
+
+def test_a_large_file_is_looked_through_beside_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatch_app.ledgers.soundness.AT_ONCE", 0)
+    ledger = SqliteLedger(tmp_path / "sound.db")
+    ledger.record([row("a")])
+    assert ledger.damage is None
+    ledger.close()
+    path = tmp_path / "ledger.db"
+    damaged_inside(path, 20_000, 100)  # more than are read at the start
+    ledger = SqliteLedger(path)
+    await_(lambda: ledger.damage)
+    assert ledger.damage
+    assert "is damaged" in str(ledger.damage)
+    assert ledger.damage.damaged
+    ledger.close()
+    monkeypatch.setattr("dispatch_app.ledgers.soundness.AT_ONCE", 0)
+    SqliteLedger(path).close()
+    await_(lambda: all(thread.name != "ledger-look" for thread in threading.enumerate()))
 
 
 def test_a_backup_is_whole_while_the_ledger_is_written(path: Path, tmp_path: Path) -> None:
