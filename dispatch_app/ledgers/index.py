@@ -15,7 +15,7 @@ from .bloom import BloomFilter
 from .port import LedgerError
 
 LATEST = 8192  # ids that stand in memory, and not yet in the table, until they are added to it
-PART = 1 << 18  # orders; in larger parts each id changes a page of its own, and more small ones take longer to look in
+PART = 1 << 16  # orders; in larger parts each id changes a page of its own, and more small ones take longer to look in
 _ROOM = 1 << 22  # ids that the filter has room for at least
 _AT_ONCE = 10_000  # ids that are put into the filter before the ledger is open
 _STEP = 1000  # ids that are put into the filter at a time, which takes about two milliseconds

@@ -150,6 +150,7 @@ class Process:
             "PATH": os.environ["PATH"], "STATE_DIRECTORY": str(state), "DISPATCH_HTTP": f"127.0.0.1:{free_port()}",
             **environment,
         }  # fmt: skip
+        self.started = time.time()
         with self._path.open("wb") as log:
             self._process = subprocess.Popen(peer.command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         self._read = self._path.open("rb")
@@ -210,8 +211,8 @@ class Running:
             self._database = filled_database(self._server, peer.ledger)
             environment["DISPATCH_LEDGER"] = self._database.uri
             environment["DISPATCH_LEDGER_PASSWORD"] = self._database.password
-        self.started = time.time()
         self._processes = [Process(peer, number, environment) for number in range(peer.processes)]
+        self.started = self._processes[0].started
 
     def look(self) -> int:
         """Return how many orders are done."""
