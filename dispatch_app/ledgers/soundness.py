@@ -11,6 +11,7 @@ from pathlib import Path
 from .port import LedgerError
 
 AT_ONCE = 64 << 20  # octets, which take about a tenth of a second; ten million orders would take some seconds
+LATER = 60.0  # seconds after the start, when what has been waiting meanwhile is done
 
 
 class Look:
@@ -24,6 +25,7 @@ class Look:
         self.problem, self._reader = "", reader
         self._db: sqlite3.Connection | None = None
         self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
         if path.stat().st_size <= AT_ONCE:
             if found := self._through():
                 raise sqlite3.DatabaseError(found)
@@ -33,11 +35,12 @@ class Look:
 
     def close(self) -> None:
         """Stop looking."""
-        thread, db = self._thread, self._db
-        if thread and db:
+        self._stop.set()
+        if db := self._db:
             with suppress(sqlite3.ProgrammingError):  # it has just ended by itself
                 db.interrupt()
-            thread.join()
+        if self._thread:
+            self._thread.join()
 
     def _through(self) -> str:
         with closing(self._reader()) as self._db:
@@ -46,6 +49,8 @@ class Look:
         return "" if found == "ok" else found
 
     def _beside(self) -> None:
+        if self._stop.wait(LATER):
+            return
         try:
             self.problem = self._through()
         except (sqlite3.OperationalError, LedgerError):  # it was interrupted, or is locked: that is no damage

@@ -117,6 +117,7 @@ def test_of_several_hosts_one_that_works_is_found_again_and_again(service: Servi
     assert refused
 
 
+@pytest.mark.long  # the service looks a minute after its start
 def test_damage_in_a_large_ledger_ends_the_service_although_it_has_started(
     service: Service,
 ) -> None:
@@ -129,5 +130,5 @@ def test_damage_in_a_large_ledger_ends_the_service_although_it_has_started(
         file.seek(AT_ONCE // 2 // 4096 * 4096)
         file.write(b"\xa5" * 4096)
     service.start()
-    assert service.process.wait(60) == os.EX_DATAERR
+    assert service.process.wait(150) == os.EX_DATAERR
     assert "is damaged" in service.journal.read_text()

@@ -185,6 +185,7 @@ def test_damage_inside_is_found_at_the_start(tmp_path: Path) -> None:
 
 def test_a_large_file_is_looked_through_beside_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatch_app.ledgers.soundness.AT_ONCE", 0)
+    monkeypatch.setattr("dispatch_app.ledgers.soundness.LATER", 0)
     ledger = SqliteLedger(tmp_path / "sound.db")
     ledger.record([row("a")])
     assert ledger.damage is None
@@ -197,9 +198,18 @@ def test_a_large_file_is_looked_through_beside_the_work(tmp_path: Path, monkeypa
     assert "is damaged" in str(ledger.damage)
     assert ledger.damage.damaged
     ledger.close()
+
+
+@pytest.mark.parametrize("later", [0.0, 60.0])
+def test_a_look_ends_with_its_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: float) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = SqliteLedger(path)
+    ledger.record([row(f"order-{number}") for number in range(20_000)])
+    ledger.close()
     monkeypatch.setattr("dispatch_app.ledgers.soundness.AT_ONCE", 0)
+    monkeypatch.setattr("dispatch_app.ledgers.soundness.LATER", later)
     SqliteLedger(path).close()
-    await_(lambda: all(thread.name != "ledger-look" for thread in threading.enumerate()))
+    assert all(thread.name != "ledger-look" for thread in threading.enumerate())
 
 
 def test_a_backup_is_whole_while_the_ledger_is_written(path: Path, tmp_path: Path) -> None:
