@@ -56,8 +56,10 @@ TRACER = tracer()
 
 def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
     """The WSGI application that payment.ini names."""
+    # A server that closes a connection with part of the request still unread resets it, and the answer may get lost.
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     try:
-        status, answer = "200 OK", answer_to(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ)
+        status, answer = "200 OK", answer_to(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ, body)
     except RefusedError as error:
         status, answer = "400 Bad Request", str(error)
     except LookupError:
@@ -66,7 +68,7 @@ def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
     return [answer.encode()]
 
 
-def answer_to(method: str, path: str, environ: dict[str, Any]) -> str:
+def answer_to(method: str, path: str, environ: dict[str, Any], body: bytes) -> str:
     """What a request is answered. Raises RefusedError, and LookupError for what payment does not have."""
     place, _, who = path.lstrip("/").partition("/")
     if (method, place) == ("GET", "health"):
@@ -74,7 +76,7 @@ def answer_to(method: str, path: str, environ: dict[str, Any]) -> str:
     if (method, place) == ("POST", "pay") and who:
         attributes = {"http.request.method": method, "http.route": "/pay/{id}", "url.path": path}
         with TRACER.start_as_current_span("POST /pay/{id}", carried(environ), SpanKind.SERVER, attributes) as span:
-            order = pay(who, cart_in(environ))
+            order = pay(who, cart_in(body))
             span.set_attribute("http.response.status_code", 200)
         return json.dumps({"orderid": order})
     if (method, place) in {("POST", "order"), ("DELETE", "cart")}:
@@ -88,10 +90,10 @@ def carried(environ: dict[str, Any]) -> Context:
     return extract({names[name]: value for name, value in environ.items() if name in names})
 
 
-def cart_in(environ: dict[str, Any]) -> dict[str, Any]:
+def cart_in(body: bytes) -> dict[str, Any]:
     """The cart of a request. Raises RefusedError."""
     try:
-        cart = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+        cart = json.loads(body)
     except ValueError as error:
         raise RefusedError(f"the cart is no JSON: {error}") from error
     if not isinstance(cart, dict) or not cart.get("items"):
@@ -124,6 +126,8 @@ def publish(order: dict[str, Any]) -> None:
 def ask(method: str, service: str, path: str, body: object) -> None:
     """Ask another service of the shop, whose host the environment names."""
     connection = HTTPConnection(os.environ[service], PORT, timeout=ANSWER_SECONDS)
-    connection.request(method, f"/{path}", json.dumps(body), {"Content-Type": "application/json"})
+    connection.request(
+        method, f"/{path}", None if body is None else json.dumps(body), {"Content-Type": "application/json"}
+    )
     connection.getresponse().read()
     connection.close()
