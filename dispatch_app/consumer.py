@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 BATCH = 1000  # orders per commit; smaller commits rewrite more of the id index, larger ones hardly less
 LINGER = 0.004  # seconds an order waits for others to share its commit
 HELD_OCTETS = 64 << 20  # of bodies at hand; the prefetch counts messages, and large ones could fill the memory
+# RabbitMQ 4 answers for a classic queue on a node that is down only after most of a minute.
+DECLARE_SECONDS = 3.0  # until a queue of Dispatch's own is left out that the broker has not answered for
 AHEAD = 200_000  # tags remembered behind a delivery that isn't done; beyond that a new connection starts afresh
 
 Entry = tuple[Row, Delivery]  # an order that has been checked
@@ -126,23 +128,36 @@ class Consumer:
         self._channel, self._acknowledger = channel, Acknowledger(channel, self._state)
         channel.add_on_close_callback(self._on_close)
         channel.add_on_cancel_callback(lambda _: self._lost(exceptions.ConsumerCancelled()))
+        self._conn.ioloop.call_later(DECLARE_SECONDS, partial(self._see_declared, channel))
         self._declaration.send(channel)
         channel.basic_qos(prefetch_count=self._settings.prefetch)
         self._conn.sink_channel, self._conn.sink = channel.channel_number, self._on_delivery
         # Deliveries go to the sink, so pika never calls its own callback.
         channel.basic_consume(
-            self._settings.queue, lambda *_: None, consumer_tag="dispatch", callback=lambda _: self._on_consuming()
-        )
+            self._settings.queue, lambda *_: None, consumer_tag="dispatch",
+            callback=lambda _: self._on_consuming(channel),
+        )  # fmt: skip
 
-    def _on_close(self, _channel: Any, error: Exception) -> None:
-        if self._closed:
+    def _see_declared(self, channel: Any) -> None:
+        """Go on without a queue that is not answered for, on another channel, which need not wait for that answer."""
+        if channel is not self._channel or self._consuming or self._closed:
+            return
+        if self._declaration.leave_out(f"there was no answer within {DECLARE_SECONDS:.0f} s"):
+            self._channel = None
+            self._conn.channel(on_open_callback=self._on_open)
+
+    def _on_close(self, channel: Any, error: Exception) -> None:
+        if self._closed or channel is not self._channel:
             return
         if self._declaration.can_go_on(error):
             self._conn.channel(on_open_callback=self._on_open)
         else:
             self._lost(error)
 
-    def _on_consuming(self) -> None:
+    def _on_consuming(self, channel: Any) -> None:
+        if channel is not self._channel:  # its answers came late; what was delivered on it comes again
+            channel.close()
+            return
         self._consuming = True
         self._state.set("broker", None)
         for name, why in self._declaration.away.items():

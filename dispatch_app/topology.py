@@ -133,14 +133,20 @@ class Declaration:
         """Whether to send it again on a new channel, after `error` closed the one before; that is never twice alike."""
         if not self._open:
             return False
-        name = self._open[0]
-        if is_away(error) and name != self._settings.queue:
-            self.away[name] = str(getattr(error, "reply_text", error))
-            del self._ways[name]
-            return True
-        if not is_of_other_type(error) or len(self._ways[name]) < 2:
+        if is_away(error):
+            return self.leave_out(str(getattr(error, "reply_text", error)))
+        ways = self._ways[self._open[0]]
+        if not is_of_other_type(error) or len(ways) < 2:
             return False
-        del self._ways[name][0]
+        del ways[0]
+        return True
+
+    def leave_out(self, why: str) -> bool:
+        """Whether to send it again on a new channel without the queue that the next answer would be about."""
+        if not self._open or self._open[0] == self._settings.queue:
+            return False
+        self.away[self._open[0]] = why
+        del self._ways[self._open[0]]
         return True
 
 

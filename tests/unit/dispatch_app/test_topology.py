@@ -134,7 +134,73 @@ def test_the_consumer_goes_on_with_a_new_channel(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(bench.broker, "channel", lambda on_open_callback: opened.append(on_open_callback))
     for more in ([], [ConnectionError()]):
         for error in more or [refusal("robot-shop", "x-queue-type")]:
-            bench.consumer._on_close(None, error)
+            bench.consumer._on_close(bench.consumer._channel, error)
     assert len(opened) == 1
     assert len(bench.lost) == 1
+    bench.ledger.close()
+
+
+class Waiting(Channel):
+    """A channel on which the answer about one queue does not come, and so no later answer either."""
+
+    def __init__(self, silent: str) -> None:
+        super().__init__({}, "classic")
+        self._silent = silent
+        self.closed = False
+        self.consuming: Any = None  # called, it answers that the consumer is there
+
+    def queue_declare(
+        self, name: str, passive: bool, arguments: dict[str, Any] | None, callback: Any, **_: Any
+    ) -> None:
+        if name == self._silent:
+            self.error = TimeoutError()
+        super().queue_declare(name, passive, arguments, callback)
+
+    def basic_consume(self, *_: Any, callback: Any, **__: Any) -> None:
+        self.consuming = callback
+        if self.error is None:
+            callback(None)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("late", ["an answer", "a refusal"])
+def test_a_queue_that_is_not_answered_for_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, late: str
+) -> None:
+    channels = [Waiting("orders.dead"), Waiting("orders.retry.5s"), Waiting("")]
+    left = iter(channels)
+    monkeypatch.setattr(Broker, "channel", lambda _, on_open_callback: on_open_callback(next(left)))
+    bench = Bench(tmp_path / "ledger.db")
+    bench.broker.fire()
+    assert "broker" in bench.state.reasons  # it does not consume yet: another queue is not answered for
+    bench.broker.fire()
+    assert "broker" not in bench.state.reasons
+    assert [record.message.partition(" ")[0] for record in caplog.records if "can't be used" in record.message] == [
+        "orders.dead",
+        "orders.retry.5s",
+    ]
+    # On a channel that was given up nothing is consumed, and how it ends decides nothing.
+    for channel in channels[:2]:
+        if late == "an answer":
+            channel.consuming(None)
+            assert channel.closed
+        else:
+            bench.consumer._on_close(channel, ChannelClosedByBroker(404, "NOT_FOUND - due to timeout"))
+    assert not channels[2].closed
+    assert bench.lost == []
+    bench.broker.fire()
+    assert next(left, None) is None
+    bench.ledger.close()
+
+
+def test_without_an_answer_for_the_order_queue_nothing_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter([Waiting("orders")])
+    monkeypatch.setattr(Broker, "channel", lambda _, on_open_callback: on_open_callback(next(left)))
+    bench = Bench(tmp_path / "ledger.db")
+    bench.broker.fire()
+    assert "broker" in bench.state.reasons
     bench.ledger.close()
