@@ -68,8 +68,7 @@ def main(request: Mapping[str, str]) -> int:
         }
     else:
         found = _signed(path, Signers(name, request["signers"], request["revoked"]), request["signature"])
-        told_of = {name: value for name, value in found.as_dict().items() if name != "fault"}
-        answer = {"failure": f"{what}, and {found.fault}"} if found.fault else told_of
+        answer = {"failure": f"{what}, and {found.fault}"} if found.fault else found.described()
     print(json.dumps(answer))
     return 0
 

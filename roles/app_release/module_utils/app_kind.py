@@ -38,6 +38,10 @@ class Artifact:
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
 
+    def described(self) -> dict[str, object]:
+        """The same without the fault."""
+        return {name: value for name, value in asdict(self).items() if name != "fault"}
+
 
 def examine(path: Path, service: str) -> Artifact:
     """What a zip is, for the service of this name."""

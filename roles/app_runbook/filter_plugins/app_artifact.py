@@ -45,8 +45,7 @@ def artifact(
     trusted = Signers(variable.removesuffix("_artifact"), str(signers or ""), str(revoked or ""))
     described = {
         "value": text, "url": is_url, "source": source, "signature": _signature(source, is_url), "sha256": digest,
-        "signers": trusted.allowed, "revoked": trusted.revoked, "kind": "", "go": "",
-        "installer": False,
+        "signers": trusted.allowed, "revoked": trusted.revoked, **Artifact().described(),
     }  # fmt: skip
     wrong = _signers_faults(trusted, variable)
     if wrong:
@@ -107,7 +106,7 @@ def _local(path: Path, text: str, sha256: str, variable: str, signers: Signers) 
         )
         return {"faults": [fault]}
     faults = [f"{variable} is {text}, and {told.fault}"] if told.fault else []
-    return {"sha256": digest, "kind": told.kind, "go": told.go, "installer": told.installer, "faults": faults}
+    return {"sha256": digest, **told.described(), "faults": faults}
 
 
 @functools.lru_cache(maxsize=8)

@@ -105,7 +105,7 @@ def system_faults(kind: str, systems: object) -> list[str]:
         if not (
             isinstance(row, Mapping)
             and str(row.get(program, "")).startswith("/")
-            and isinstance(row.get("packages", []), list)
+            and all(isinstance(row.get(name, []), list) for name in ("packages", "bare"))
         )
     ]
 

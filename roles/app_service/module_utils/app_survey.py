@@ -79,12 +79,17 @@ def compare(wanted: Wanted) -> dict[str, Any]:
 
 def _standing_kind(home: Path, sha256: str) -> str:
     """The kind of the artifact, by the name of a release of it; "" where it has to be fetched to tell."""
-    return next((kind_of(release.name) for release in sorted((home / "releases").glob(f"{sha256[:ID_DIGITS]}-*"))), "")
+    return next((kind_of(release.name) for release in _releases_of(home, sha256)), "")
 
 
 def _carries_pip(home: Path, sha256: str) -> bool:
     """Whether the artifact carries pip, by a release of it that stands; the controller can't tell of a URL."""
-    return any((home / "releases").glob(f"{sha256[:ID_DIGITS]}-*/{INSTALLER}"))
+    return any(any(release.glob(INSTALLER)) for release in _releases_of(home, sha256))
+
+
+def _releases_of(home: Path, sha256: str) -> list[Path]:
+    """The releases of an artifact that stand; each runtime has one of its own."""
+    return sorted((home / "releases").glob(f"{sha256[:ID_DIGITS]}-*"))
 
 
 def _unfetched(wanted: Wanted) -> dict[str, Any]:

@@ -70,9 +70,9 @@ def choose(os_release: str, systems: Table, kind: str = "python", bare: bool = F
         if row is not None:
             manager = "apt" if "debian" in names else "dnf"
             rest: dict[str, Any] = {name: row[name] for name in ("interpreter", "compiler", "version") if name in row}
-            packages = row.get("bare", row.get("packages", [])) if bare else row.get("packages", [])
-            toolchain = row.get("toolchain", [])
-            return Runtime(packages=list(packages), manager=manager, toolchain=list(toolchain), **rest)
+            packages, toolchain = (list(row.get(name, [])) for name in ("packages", "toolchain"))
+            packages = list(row.get("bare", packages)) if bare else packages
+            return Runtime(packages=packages, manager=manager, toolchain=toolchain, **rest)
     name, supported = values.get("PRETTY_NAME", "This system"), ", ".join(sorted(systems))
     raise UnsupportedSystemError(
         f"{name} is not a supported system. Supported: {supported} (rhel covers Rocky, Alma and CentOS Stream, too). "

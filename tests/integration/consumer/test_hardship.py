@@ -118,9 +118,7 @@ def test_of_several_hosts_one_that_works_is_found_again_and_again(service: Servi
 
 
 @pytest.mark.long  # the service looks a minute after its start
-def test_damage_in_a_large_ledger_ends_the_service_although_it_has_started(
-    service: Service,
-) -> None:
+def test_damage_in_a_large_ledger_ends_the_service_although_it_has_started(service: Service) -> None:
     path = service.ledger
     ledger = SqliteLedger(path)
     while path.stat().st_size <= AT_ONCE:

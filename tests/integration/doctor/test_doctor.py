@@ -98,7 +98,9 @@ FAULTS = [
     ),
     Fault("venv-broken", f"cd {BIN} && rm python && echo x > python && chmod 755 python; {RESTART}"),
     Fault("dependency-missing", f"rm -rf {RELEASE}/venv/lib/*/site-packages/pika; {RESTART}", seen="pika"),
-    Fault("release-damaged", f"rm {RELEASE}/dispatch_app/orders.py; {RESTART}", seen="orders"),
+    Fault(
+        "release-damaged", f"rm {RELEASE}/dispatch_app/orders.py; {RESTART}", seen="name 'orders' from 'dispatch_app'"
+    ),
     Fault("address-placeholder", setting("AMQP_HOST", "<RABBITMQ-SERVER-IP-ADDRESS>"), seen="<RABBITMQ"),
     Fault("settings-invalid", setting("AMQP_PORT", "amqp"), seen="AMQP_PORT"),
     Fault("settings-invalid", f"rm /etc/dispatch/credentials/amqp_password; {RESTART}", seen="AMQP_PASS"),

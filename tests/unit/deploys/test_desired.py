@@ -76,6 +76,7 @@ def test_what_is_signed_as_it_has_to_be_is_wanted_and_nothing_else(
         ({"python_runtime_systems": "debian"}, "python_runtime_systems is not a dictionary"),
         ({"python_runtime_systems": {"a-1": {"packages": []}}}, "python_runtime_systems.a-1 has no interpreter"),
         ({"python_runtime_systems": {"a-1": {"interpreter": "/p", "packages": "x"}}}, "or no list of packages"),
+        ({"python_runtime_systems": {"a-1": {"interpreter": "/p", "bare": "x"}}}, "or no list of packages"),
         ({"dispatch_index_url": "pypi.shop"}, "dispatch_index_url is no URL"),
         ({"dispatch_ca_bundle": "ca.pem"}, "dispatch_ca_bundle is ca.pem. Set it to the absolute path"),
         ({"dispatch_environment": {"DISPATCH_PREFETCH": "x"}}, "dispatch_environment.DISPATCH_PREFETCH is 'x'; set"),

@@ -4,7 +4,7 @@ import itertools
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from dispatch_app.ledgers.port import AwayError, ClockError, Filter, LedgerError
 from dispatch_app.ledgers.sqlite import SqliteLedger, backup, read
 from dispatch_app.service import Service
 from dispatch_app.settings import load
+from tests.integration.conftest import until
 
 ANY = Filter()
 SETTINGS = load({"AMQP_HOST": "a", "AMQP_PASS": "b"})
@@ -159,14 +160,6 @@ def test_a_damaged_file_is_told_from_one_that_cannot_be_opened(tmp_path: Path) -
     assert not caught.value.damaged
 
 
-def await_(found: Callable[[], object]) -> None:
-    """Wait for what a thread brings about."""
-    deadline = time.monotonic() + 20
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def damaged_inside(path: Path, orders: int = 2000, page: int = 8) -> None:
     ledger = SqliteLedger(path)
     ledger.record([row(f"order-{number}") for number in range(orders)])
@@ -193,7 +186,7 @@ def test_a_large_file_is_looked_through_beside_the_work(tmp_path: Path, monkeypa
     path = tmp_path / "ledger.db"
     damaged_inside(path, 20_000, 100)  # more than are read at the start
     ledger = SqliteLedger(path)
-    await_(lambda: ledger.damage)
+    until(lambda: ledger.damage is not None)
     assert ledger.damage
     assert "is damaged" in str(ledger.damage)
     assert ledger.damage.damaged
